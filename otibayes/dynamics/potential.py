@@ -1,0 +1,151 @@
+"""Mass models: a gravitational potential Phi(R, z, theta), its parameters, and the quantities derived from them.
+
+The default, `MILKY_WAY`, is the four-component model of Price-Whelan et al. 2021, section 4, whose halo is solved in
+closed form so that v_circ(R0) is 229 km/s for every theta.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import constants as const
+from ..parameters import TABLE, Parameter, parameters_type
+
+__all__ = [
+    "MILKY_WAY",
+    "MassModel",
+    "circular_velocity_squared",
+    "derived_quantities",
+    "forces",
+    "halo_mass",
+    "hernquist",
+    "miyamoto_nagai",
+    "nfw",
+]
+
+Potential = Callable[[Any, Any, Any], Any]
+
+
+def miyamoto_nagai(R: Any, z: Any, mass: Any, a: Any, b: Any) -> Any:
+    """Potential [(km/s)^2] of a Miyamoto & Nagai (1975) disk of mass [Msun], scale length a and height b [kpc]."""
+    return -const.G * mass / jnp.sqrt(R**2 + (a + jnp.sqrt(z**2 + b**2)) ** 2)
+
+
+def hernquist(R: Any, z: Any, mass: Any, c: Any) -> Any:
+    """Potential [(km/s)^2] of a Hernquist (1990) sphere of mass [Msun] and scale radius c [kpc]."""
+    return -const.G * mass / (jnp.sqrt(R**2 + z**2) + c)
+
+
+def nfw(R: Any, z: Any, mass: Any, r_s: Any) -> Any:
+    """Potential [(km/s)^2] of a Navarro, Frenk & White (1996) halo of scale mass [Msun] and radius r_s [kpc]."""
+    r = jnp.sqrt(R**2 + z**2)
+    return -const.G * mass * jnp.log1p(r / r_s) / r
+
+
+@dataclass(frozen=True, eq=False)
+class MassModel:
+    """An axisymmetric mass model: a sum of components Phi(R, z, theta), and the table of its parameters.
+
+    `components` maps a name to a function of R, z [kpc] and theta (an instance of `Parameters`) that returns a
+    potential [(km/s)^2]. `parameters` must hold `z_sun` and `vz_sun`, which the frame needs, and may hold anything else.
+    `allowed(theta)` is True where theta is physical; elsewhere its prior probability is zero. The components "disk" and
+    "halo" are those of the derived quantities.
+    """
+
+    components: Mapping[str, Potential]
+    parameters: tuple[Parameter, ...] = TABLE
+    allowed: Callable[[Any], Any] = lambda theta: jnp.bool_(True)
+    Parameters: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [p.name for p in self.parameters]
+        missing = [name for name in ("z_sun", "vz_sun") if name not in names]
+        if missing:
+            raise ValueError(f"a mass model's parameters must include z_sun and vz_sun; {missing} not among {names}")
+        object.__setattr__(self, "Parameters", parameters_type(self.parameters))
+
+    def potential(self, R: Any, z: Any, theta: Any) -> Any:
+        """Phi(R, z) [(km/s)^2] of all components; R and z [kpc] of any one shape."""
+        return sum(component(R, z, theta) for component in self.components.values())
+
+
+def circular_velocity_squared(potential: Potential, R: Any, theta: Any) -> Any:
+    """v_circ^2 [(km/s)^2] at one radius R [kpc] in the plane."""
+    return R * jax.grad(potential)(jnp.asarray(R, float), 0.0, theta)
+
+
+def _disk(R: Any, z: Any, theta: Any) -> Any:
+    return miyamoto_nagai(R, z, theta.m_disk * const.M_DISK_FIDUCIAL, const.A_DISK, theta.h_z)
+
+
+def _bulge(R: Any, z: Any, theta: Any) -> Any:
+    return hernquist(R, z, const.M_BULGE, const.C_BULGE)
+
+
+def _nucleus(R: Any, z: Any, theta: Any) -> Any:
+    return hernquist(R, z, const.M_NUCLEUS, const.C_NUCLEUS)
+
+
+def halo_mass(theta: Any, v_circ: Any = const.V_CIRC, r_s: Any = const.R_S_HALO) -> Any:
+    """NFW scale mass [Msun] that brings v_circ(R0) [km/s] to the given value, in closed form (PW21, section 4).
+
+    It may be negative, where disk, bulge and nucleus alone exceed v_circ.
+    """
+    R = const.R0
+    disk = const.G * theta.m_disk * const.M_DISK_FIDUCIAL * R**2 / (R**2 + (const.A_DISK + theta.h_z) ** 2) ** 1.5
+    bulge = const.G * const.M_BULGE * R / (R + const.C_BULGE) ** 2
+    nucleus = const.G * const.M_NUCLEUS * R / (R + const.C_NUCLEUS) ** 2
+    unit_halo = const.G / R * (jnp.log1p(R / r_s) - R / (R + r_s))
+    return (v_circ**2 - disk - bulge - nucleus) / unit_halo
+
+
+def _halo(R: Any, z: Any, theta: Any) -> Any:
+    return nfw(R, z, halo_mass(theta), const.R_S_HALO)
+
+
+MILKY_WAY = MassModel(
+    components={"disk": _disk, "bulge": _bulge, "nucleus": _nucleus, "halo": _halo},
+    allowed=lambda theta: halo_mass(theta) > const.M_HALO_FLOOR,
+)
+
+
+def forces(R: Any, z: Any, theta: Any, model: MassModel = MILKY_WAY) -> tuple[jax.Array, jax.Array]:
+    """Gradient (dPhi/dR, dPhi/dz) [(km/s)^2/kpc] at one point R, z [kpc]."""
+    return jax.grad(model.potential, (0, 1))(R, z, theta)
+
+
+def _density(potential: Potential, R: Any, z: Any, theta: Any) -> Any:
+    """Poisson's equation at one point: density [Msun/kpc^3]."""
+    phi_R = jax.grad(potential, 0)
+    phi_RR, phi_zz = jax.grad(phi_R, 0)(R, z, theta), jax.grad(jax.grad(potential, 1), 1)(R, z, theta)
+    return (phi_RR + phi_R(R, z, theta) / R + phi_zz) / (4 * jnp.pi * const.G)
+
+
+def derived_quantities(theta: Any, model: MassModel = MILKY_WAY) -> dict[str, Any]:
+    """Derived quantities of one theta.
+
+    `M_disk` [Msun], `M_disk_over_M_halo` (v_circ^2 R / G of each component in the plane at 8.1 kpc, as in Table 1 of PW21),
+    `Sigma_1p1` [Msun/pc^2] (all matter, |z| < 1.1 kpc at R0), `rho_DM` [Msun/pc^3] (halo at the Sun), `K_z_1p1`
+    [km^2/s^2/kpc] (|dPhi/dz| at R0, z = 1.1 kpc). Those that need a component the model lacks are left out.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    z = 0.55 * (nodes + 1)
+    R0 = jnp.asarray(const.R0)
+    density = jax.vmap(lambda height: _density(model.potential, R0, height, theta))(jnp.asarray(z))
+    derived = {
+        "Sigma_1p1": 2 * 0.55 * jnp.sum(weights * density) * const.PC**2,
+        "K_z_1p1": forces(R0, jnp.asarray(1.1), theta, model)[1],
+    }
+    if hasattr(theta, "m_disk"):
+        derived["M_disk"] = theta.m_disk * const.M_DISK_FIDUCIAL
+    if {"disk", "halo"} <= model.components.keys():
+        disk, halo = (circular_velocity_squared(model.components[c], 8.1, theta) for c in ("disk", "halo"))
+        derived["M_disk_over_M_halo"] = disk / halo
+    if "halo" in model.components:
+        height = theta.z_sun * const.PC
+        derived["rho_DM"] = _density(model.components["halo"], R0, height, theta) * const.PC**3
+    return derived
