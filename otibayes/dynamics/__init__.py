@@ -1,0 +1,22 @@
+"""Frame, mass model, actions and angles: pure JAX functions of one star, vmapped at the edge."""
+
+from .actions import METHODS, ActionAngle, Status, action_angle, focal_length, star_actions
+from .frame import PhaseSpace, galactocentric, phase_space
+from .potential import MILKY_WAY, MassModel, derived_quantities, forces, halo_mass
+
+__all__ = [
+    "METHODS",
+    "MILKY_WAY",
+    "ActionAngle",
+    "MassModel",
+    "PhaseSpace",
+    "Status",
+    "action_angle",
+    "derived_quantities",
+    "focal_length",
+    "forces",
+    "galactocentric",
+    "halo_mass",
+    "phase_space",
+    "star_actions",
+]

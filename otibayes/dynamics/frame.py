@@ -15,8 +15,8 @@ from ..constants import KMS_PER_MASYR_KPC, PC, R0, V_SUN_X, V_SUN_Y
 
 __all__ = ["PhaseSpace", "galactocentric", "heliocentric", "phase_space"]
 
-# ICRS direction of the Galactic centre and the roll that brings the Galactic plane to z = 0 (astropy, frame defaults 4.0:
-# Reid & Brunthaler 2004), all in degrees.
+# ICRS direction of the Galactic centre and the roll that brings the Galactic plane to z = 0 (astropy, frame defaults
+# 4.0: Reid & Brunthaler 2004), all in degrees.
 _GC_RA, _GC_DEC, _ROLL = 266.4051, -28.936175, 58.5986320306
 
 

@@ -51,14 +51,17 @@ class MassModel:
     """An axisymmetric mass model: a sum of components Phi(R, z, theta), and the table of its parameters.
 
     `components` maps a name to a function of R, z [kpc] and theta (an instance of `Parameters`) that returns a
-    potential [(km/s)^2]. `parameters` must hold `z_sun` and `vz_sun`, which the frame needs, and may hold anything else.
+    potential [(km/s)^2]. `parameters` must hold `z_sun` and `vz_sun`, which the frame needs, and may hold anything
+    else.
     `allowed(theta)` is True where theta is physical; elsewhere its prior probability is zero. The components "disk" and
-    "halo" are those of the derived quantities.
+    "halo" are those of the derived quantities. `peers` may map "galpy" and "gala" to functions of theta that return the
+    same potential there, for `method="galpy"` and `"o2gf"`.
     """
 
     components: Mapping[str, Potential]
     parameters: tuple[Parameter, ...] = TABLE
     allowed: Callable[[Any], Any] = lambda theta: jnp.bool_(True)
+    peers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     Parameters: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +118,7 @@ MILKY_WAY = MassModel(
 
 def forces(R: Any, z: Any, theta: Any, model: MassModel = MILKY_WAY) -> tuple[jax.Array, jax.Array]:
     """Gradient (dPhi/dR, dPhi/dz) [(km/s)^2/kpc] at one point R, z [kpc]."""
-    return jax.grad(model.potential, (0, 1))(R, z, theta)
+    return jax.grad(model.potential, (0, 1))(jnp.asarray(R, float), jnp.asarray(z, float), theta)
 
 
 def _density(potential: Potential, R: Any, z: Any, theta: Any) -> Any:
@@ -128,8 +131,8 @@ def _density(potential: Potential, R: Any, z: Any, theta: Any) -> Any:
 def derived_quantities(theta: Any, model: MassModel = MILKY_WAY) -> dict[str, Any]:
     """Derived quantities of one theta.
 
-    `M_disk` [Msun], `M_disk_over_M_halo` (v_circ^2 R / G of each component in the plane at 8.1 kpc, as in Table 1 of PW21),
-    `Sigma_1p1` [Msun/pc^2] (all matter, |z| < 1.1 kpc at R0), `rho_DM` [Msun/pc^3] (halo at the Sun), `K_z_1p1`
+    `M_disk` [Msun], `M_disk_over_M_halo` (v_circ^2 R / G of each component in the plane at 8.1 kpc, as in Table 1
+    of PW21), `Sigma_1p1` [Msun/pc^2] (all matter, |z| < 1.1 kpc at R0), `rho_DM` [Msun/pc^3] (halo at the Sun), `K_z_1p1`
     [km^2/s^2/kpc] (|dPhi/dz| at R0, z = 1.1 kpc). Those that need a component the model lacks are left out.
     """
     nodes, weights = np.polynomial.legendre.leggauss(64)

@@ -1,0 +1,57 @@
+# From a bare clone with git, make, and python3 + pip: every target below does its own set-up.
+
+PYTHON := .venv/bin/python
+STAMP := .venv/.up-to-date
+# uv makes the environment. Where there is none, pip brings one into .uv, which works without the venv module and on
+# externally managed Pythons alike.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+
+.PHONY: help env demo demo-seeds test test-slow lint format lock clean
+.DELETE_ON_ERROR:
+
+help:  ## Print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP)  ## Set up .venv: the locked packages, and otibayes itself, editable
+
+demo: env  ## Embedded stars with known truth -> both paths -> table, figures, results
+	.venv/bin/otibayes demo
+
+demo-seeds: env  ## The demo over 20 seeds: every miss of the 95% intervals
+	$(PYTHON) examples/demo_seeds.py
+
+test: env  ## The tests, but for the slow ones
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: env  ## The slow tests
+	$(PYTHON) -m pytest -m slow
+
+lint: env  ## Lint, formatting, types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+format: env  ## Format, and mend what the linter can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+lock: $(filter .uv/%,$(UV))  ## Write requirements.lock anew from pyproject.toml, keeping the versions that still fit
+	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --universal \
+	  --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+
+clean:  ## Remove the environment and everything built
+	rm -rf .venv .uv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+# From /, so that a pyenv shim does not look for the version in .python-version, which only uv needs.
+.uv/bin/uv:
+	cd / && python3 -m pip install --quiet --upgrade --target "$(CURDIR)/.uv" uv
+
+.venv/pyvenv.cfg: .python-version | $(filter .uv/%,$(UV))
+	rm -rf .venv
+	$(UV) venv --python "$$(cat .python-version)" .venv
+
+# --python, because otherwise an activated environment would be the one that is changed.
+$(STAMP): .venv/pyvenv.cfg requirements.lock pyproject.toml | $(filter .uv/%,$(UV))
+	$(UV) pip sync --python $(PYTHON) --require-hashes requirements.lock
+	$(UV) pip install --python $(PYTHON) --quiet --no-build-isolation --no-deps --editable .
+	touch $@

@@ -1,0 +1,145 @@
+"""Actions, angles and frequencies of many stars, by any of the methods: the one door to the action layer."""
+
+from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InputError
+from . import staeckel
+from .delta import local_delta, orbit_delta
+from .frame import PhaseSpace
+from .potential import MILKY_WAY, MassModel
+from .reference import galpy_actions, o2gf_actions
+
+__all__ = ["METHODS", "ActionAngle", "Status", "action_angle", "focal_length", "star_actions"]
+
+METHODS = ("staeckel", "galpy", "o2gf")
+_BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
+_THREADS = 2
+
+
+class Status(IntEnum):
+    """What became of a star: its values are NaN unless it is OK."""
+
+    OK = 0
+    UNBOUND = 1
+    NOT_SOLVED = 2
+
+
+class ActionAngle(NamedTuple):
+    """Actions [kpc km/s], angles [rad, 0 to 2 pi], frequencies [km/s/kpc] and `Status`, each (N,).
+
+    theta_R is 0 at pericentre, theta_z where a star crosses the plane upwards; L_z > 0 along Galactic rotation.
+    """
+
+    J_R: Any
+    L_z: Any
+    J_z: Any
+    theta_R: Any
+    theta_phi: Any
+    theta_z: Any
+    Omega_R: Any
+    Omega_phi: Any
+    Omega_z: Any
+    status: Any
+
+
+def _bound(w: PhaseSpace, theta: Any, model: MassModel) -> tuple[Any, PhaseSpace]:
+    """Whether one star is bound; and the star, slowed where it is not, so that no NaN enters a gradient."""
+    speed2 = w.vR**2 + w.vT**2 + w.vz**2
+    depth = model.potential(staeckel.FAR, 0.0, theta) - model.potential(w.R, w.z, theta)
+    bound = 0.5 * speed2 < depth
+    slow = jnp.where(bound, 1.0, jnp.sqrt(depth / jnp.where(bound, 1.0, speed2)))
+    return bound, w._replace(vR=slow * w.vR, vT=slow * w.vT, vz=slow * w.vz)
+
+
+def star_actions(w: PhaseSpace, delta: Any, theta: Any, model: MassModel = MILKY_WAY) -> jax.Array:
+    """J_R, L_z, J_z [kpc km/s] (3,) of one star by the Staeckel fudge, NaN where unbound: pure, to be vmapped."""
+    bound, w = _bound(w, theta, model)
+    return jnp.where(bound, jnp.stack(staeckel.actions(w, delta, lambda R, z: model.potential(R, z, theta))), jnp.nan)
+
+
+def _star_action_angle(w: PhaseSpace, delta: Any, theta: Any, model: MassModel) -> ActionAngle:
+    bound, w = _bound(w, theta, model)
+    values = jnp.stack(staeckel.actions_angles(w, delta, lambda R, z: model.potential(R, z, theta)))
+    solved = jnp.all(jnp.isfinite(values))
+    status = jnp.where(bound, jnp.where(solved, Status.OK, Status.NOT_SOLVED), Status.UNBOUND)
+    return ActionAngle(*jnp.where(bound & solved, values, jnp.nan), status)
+
+
+def _star_delta(w: PhaseSpace, theta: Any, model: MassModel, kind: str) -> Any:
+    delta = local_delta(w, theta, model)
+    if kind == "local":
+        return delta
+    bound, slow = _bound(w, theta, model)
+    Omega_R = staeckel.actions_angles(slow, delta, lambda R, z: model.potential(R, z, theta))[6]
+    return jnp.where(bound, orbit_delta(slow, 2 * jnp.pi / Omega_R, theta, model), delta)
+
+
+@partial(jax.jit, static_argnames=("model", "kind"))
+def _block(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -> Any:
+    star = {
+        "action_angle": lambda w, delta: _star_action_angle(w, delta, theta, model),
+        "local": lambda w, _: _star_delta(w, theta, model, "local"),
+        "orbit": lambda w, _: _star_delta(w, theta, model, "orbit"),
+    }[kind]
+    return jax.vmap(star)(w, delta)
+
+
+def _in_blocks(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -> Any:
+    """The function `kind` of every star, in blocks of one shape (one compilation), on both cores."""
+    columns = [np.atleast_1d(np.asarray(column, float)) for column in (*w, delta)]
+    columns = list(np.broadcast_arrays(*columns))
+    stars = columns[0].size
+    padding = -stars % _BLOCK
+    blocks = [np.pad(column, (0, padding), mode="edge").reshape(-1, _BLOCK) for column in columns]
+    theta = type(theta)(*(jnp.asarray(value, float) for value in theta))
+
+    def run(i: int) -> Any:
+        values = _block(PhaseSpace(*(b[i] for b in blocks[:-1])), blocks[-1][i], theta, model, kind)
+        return jax.tree.map(np.asarray, values)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = list(pool.map(run, range(len(blocks[0]))))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:stars], *parts)
+
+
+def focal_length(w: PhaseSpace, theta: Any, kind: str = "orbit", model: MassModel = MILKY_WAY) -> np.ndarray:
+    """Delta [kpc] (N,) of the Staeckel fudge: at each star ("local"), or the median along four radial periods ("orbit")."""
+    if kind not in ("local", "orbit"):
+        raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {kind!r}")
+    return _in_blocks(w, 1.0, theta, model, kind)
+
+
+def action_angle(
+    w: PhaseSpace, theta: Any, method: str = "staeckel", delta: Any = "orbit", model: MassModel = MILKY_WAY
+) -> ActionAngle:
+    """Actions, angles and frequencies of stars (N,) at `w` in the mass model with parameters theta.
+
+    method: "staeckel" (this package), "galpy" (its C code), "o2gf" (gala; near-truth, seconds a star, no delta).
+    delta: Delta of the Staeckel fudge, a number or (N,) [kpc], or "local" or "orbit" (`focal_length`).
+    Raises `InputError` for an unknown method or delta. Unbound and unsolved stars are NaN with their `status`.
+    Source: Binney 2012; Sanders 2012; Sanders & Binney 2014.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown action method {method!r}; choose one of {', '.join(METHODS)}")
+    w = PhaseSpace(*np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, float)) for x in w)))
+    if method == "o2gf":
+        return _with_status(o2gf_actions(w, theta, model), w, theta, model)
+    if isinstance(delta, str):
+        delta = focal_length(w, theta, delta, model)
+    if method == "galpy":
+        return _with_status(galpy_actions(w, theta, np.broadcast_to(delta, w.R.shape), model), w, theta, model)
+    return _in_blocks(w, delta, theta, model, "action_angle")
+
+
+def _with_status(values: np.ndarray, w: PhaseSpace, theta: Any, model: MassModel) -> ActionAngle:
+    bound = np.asarray(jax.vmap(lambda w: _bound(w, theta, model)[0])(w))
+    solved = np.isfinite(values).all(0)
+    status = np.where(bound, np.where(solved, Status.OK, Status.NOT_SOLVED), Status.UNBOUND)
+    return ActionAngle(*np.where(status == Status.OK, values, np.nan), status)

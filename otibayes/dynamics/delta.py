@@ -1,0 +1,67 @@
+"""The focal length Delta of the Staeckel fudge, for each star.
+
+A Delta that does not depend on theta, computed once from the fiducial mass model, is what both inference paths use: it
+moves the actions by less than the fudge's own error, and keeps them smooth in theta.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from .frame import PhaseSpace
+from .potential import MassModel
+
+__all__ = ["local_delta", "orbit_delta"]
+
+_NEAR_PLANE = 1e-5  # of R: the formula is 0 / 0 at the plane, and even in z
+_LEAST, _MOST = 0.02, 10.0  # of the radius: where the potential is spherical, or not prolate at all, Delta^2 <= 0
+_PERIODS, _STEPS, _SAMPLES = 4, 512, 128
+
+
+def _delta_squared(R: Any, z: Any, theta: Any, model: MassModel) -> Any:
+    """Delta^2 [kpc^2] at one point: Sanders 2012, eq. 9, with galpy's sign."""
+    z = jnp.maximum(jnp.abs(z), _NEAR_PLANE * R)
+    (phi_R, phi_z), ((phi_RR, phi_Rz), (_, phi_zz)) = (
+        d(model.potential, (0, 1))(R, z, theta) for d in (jax.grad, jax.hessian)
+    )
+    return z**2 - R**2 + (3 * (z * phi_R - R * phi_z) + R * z * (phi_RR - phi_zz)) / phi_Rz
+
+
+def _within_limits(delta_squared: Any, R: Any, z: Any) -> Any:
+    r2 = R**2 + z**2
+    return jnp.sqrt(jnp.clip(delta_squared, _LEAST**2 * r2, _MOST**2 * r2))
+
+
+def local_delta(w: PhaseSpace, theta: Any, model: MassModel) -> ArrayLike:
+    """Delta [kpc] from the potential's second derivatives at one star's position (scalars)."""
+    return _within_limits(_delta_squared(w.R, w.z, theta, model), w.R, w.z)
+
+
+def orbit_delta(w: PhaseSpace, period: Any, theta: Any, model: MassModel) -> ArrayLike:
+    """Delta [kpc]: the median along one star's orbit over four radial periods (PW21, section 4).
+
+    `period` is the radial period [kpc/(km/s)]. The orbit is integrated in the meridional plane by leapfrog. Points where
+    Delta^2 is negative do not count, as in gala.
+    """
+    L, step = w.R * w.vT, _PERIODS * period / _STEPS
+
+    def effective(R: Any, z: Any) -> Any:
+        return model.potential(R, z, theta) + 0.5 * (L / R) ** 2
+
+    force = jax.grad(effective, (0, 1))
+
+    def kick_drift(state: tuple, _: Any) -> tuple[tuple, None]:
+        R, z, vR, vz = state
+        R, z = R + 0.5 * step * vR, z + 0.5 * step * vz
+        fR, fz = force(R, z)
+        vR, vz = vR - step * fR, vz - step * fz
+        return (R + 0.5 * step * vR, z + 0.5 * step * vz, vR, vz), None
+
+    def sample(state: tuple, _: Any) -> tuple[tuple, Any]:
+        state, _ = jax.lax.scan(kick_drift, state, None, length=_STEPS // _SAMPLES)
+        return state, _delta_squared(state[0], state[1], theta, model)
+
+    _, squared = jax.lax.scan(sample, (w.R, w.z, w.vR, w.vz), None, length=_SAMPLES)
+    return _within_limits(jnp.nanmedian(jnp.where(squared > 0, squared, jnp.nan)), w.R, w.z)

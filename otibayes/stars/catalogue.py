@@ -1,0 +1,193 @@
+"""From a catalogue on disk to `Stars`: columns by name, units, rows that cannot be used, numbers that cannot be."""
+
+import hashlib
+import importlib.resources
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Table
+
+from ..errors import InputError
+from .stars import Provenance, Stars, first_reason, in_words
+from .table import column_values, read_table, similar_names, table_meta
+
+__all__ = ["embedded_stars", "read_stars"]
+
+_UNITS = {
+    "ra": u.deg,
+    "dec": u.deg,
+    "parallax": u.mas,
+    "distance": u.kpc,
+    "pmra": u.mas / u.yr,
+    "pmdec": u.mas / u.yr,
+    "radial_velocity": u.km / u.s,
+}
+_ELEMENT = re.compile(r"[A-Z][A-Z0-9]*_(FE|H|M)")
+_ABUNDANCE_LIMIT = 20.0  # dex: surveys write -9999 and the like for a missing abundance
+_FAR = 50.0  # kpc: no survey's typical star with a useful parallax is as far as that
+_FAST = 1e4  # km/s: no star's radial velocity
+
+
+class _Columns:
+    """A table's columns under our names: `columns` maps those that are called otherwise."""
+
+    def __init__(self, table: Table, columns: Mapping[str, str], path: Path):
+        self.table, self.columns, self.path = table, columns, path
+        for name, theirs in columns.items():
+            if theirs not in table.colnames:
+                raise self._missing(theirs, f" (given for {name})")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns or name in self.table.colnames
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self:
+            raise self._missing(name)
+        unit = _UNITS.get(name.removesuffix("_error"))
+        return column_values(self.table, self.columns.get(name, name), unit)
+
+    def optional(self, name: str) -> np.ndarray | None:
+        return self[name] if name in self else None  # noqa: SIM401 (a mapping's get is not ours)
+
+    def _missing(self, name: str, what: str = "") -> InputError:
+        found = similar_names(name, self.table.colnames)
+        given = f"similar columns: {', '.join(found)}" if found else f"columns: {', '.join(self.table.colnames[:12])}"
+        hint = f"map one with columns={{'{name}': ...}} (--column {name}=...)" if not what else "correct the mapping"
+        return InputError(f"{self.path}: no column {name}{what}; {given}; {hint}")
+
+    def elements(self) -> list[str]:
+        names = dict.fromkeys([*self.table.colnames, *self.columns])
+        return [n for n in names if _ELEMENT.fullmatch(n) and self.table[self.columns.get(n, n)].ndim == 1]
+
+
+def read_stars(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, str] | None = None,
+    elements: Sequence[str] | None = None,
+    parallax_zero_point: float = 0.0,
+) -> Stars:
+    """Read stars from a FITS, ECSV, CSV or Parquet table.
+
+    Columns: `ra dec` [deg], `parallax` [mas] or `distance` [kpc] (which wins where both are there), `pmra pmdec`
+    [mas/yr], `radial_velocity` [km/s], each with an optional `_error`; abundances [dex] such as `FE_H`, `MG_FE`, with
+    an optional `_ERR`. `columns` maps ours to theirs, {"radial_velocity": "rv"}. A unit in the table is honoured; where
+    there is none, the ones above are meant. `elements` are those to read; by default every column named like X_H, X_FE
+    or X_M.
+
+    distance [kpc] = 1 / (parallax - parallax_zero_point) [mas]: Gaia's own sense of the zero point (Lindegren et al.
+    2018, 2021), which is negative: -0.05 adds 0.05 mas to every parallax and brings the stars nearer.
+
+    Rows are dropped, and counted under the first reason that applies, in this order: ra, dec, parallax (or distance),
+    pmra, pmdec, radial_velocity missing (masked or not finite); parallax (or distance) <= 0. Abundances that are
+    missing, or have an unusable error, are NaN; `Stars.with_elements` drops their stars.
+
+    Raises `InputError` (one line) for a file, column, element or unit that cannot be used, or if no row is left.
+    """
+    path = Path(path)
+    table = read_table(path)
+    get = _Columns(table, columns or {}, path)
+    depth = "distance" if "distance" in get else "parallax"
+    values = {name: get[name] for name in ("ra", "dec", depth, "pmra", "pmdec", "radial_velocity")}
+    astrometric_errors = {name: get[f"{name}_error"] for name in values if f"{name}_error" in get}
+    values[depth] = values[depth] - (parallax_zero_point if depth == "parallax" else 0.0)
+    bad = {f"{name} missing": ~np.isfinite(v) for name, v in values.items()} | {f"{depth} <= 0": values[depth] <= 0}
+    keep, dropped = first_reason(bad, len(table))
+    if not keep.any():
+        raise InputError(f"{path}: none of its {len(table)} rows can be used: {in_words(dropped)}")
+    notes = [] if not dropped else [f"{np.sum(~keep)} of {len(table)} rows dropped: {in_words(dropped)}"]
+    _check_plausible({name: v[keep] for name, v in values.items()}, depth, path)
+
+    if depth == "parallax":
+        parallax = values.pop("parallax")
+        with np.errstate(divide="ignore"):
+            values["distance"] = 1 / parallax
+            if "parallax" in astrometric_errors:
+                astrometric_errors["distance"] = astrometric_errors.pop("parallax") / parallax**2
+
+    abundances, errors = {}, {}
+    for element in get.elements() if elements is None else elements:
+        abundance, error, said = _abundance(get, element)
+        notes += said
+        if np.isnan(abundance[keep]).all():
+            if elements is not None:
+                raise InputError(f"{path}: {element} has no usable value in any of {keep.sum()} rows; ask for another")
+            continue
+        abundances[element] = abundance
+        if error is not None:
+            errors[element] = error
+
+    repeated = keep.sum() - len(np.unique(np.stack([values["ra"][keep], values["dec"][keep]]), axis=1).T)
+    if repeated:
+        notes.append(f"{repeated} rows repeat the position of another; is a star in the table more than once?")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    settings: list[tuple[str, float | str]] = [("parallax_zero_point", parallax_zero_point)] * (depth == "parallax")
+    settings += [(f"column {name}", theirs) for name, theirs in (columns or {}).items()]
+    provenance = Provenance(
+        source=path.name,
+        sha256=digest,
+        rows=len(table),
+        dropped=dropped,
+        truth=tuple(table_meta(table).get("truth", {}).items()),
+        settings=tuple(settings),
+        notes=tuple(notes),
+    )
+    row = np.arange(len(table))
+    measured = {"abundances": abundances, "errors": errors, "astrometric_errors": astrometric_errors}
+    return Stars(**values, **measured, row=row, provenance=provenance)[keep]  # type: ignore[arg-type]
+
+
+def _abundance(get: _Columns, element: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Abundance and error (N,) [dex] of one element, unusable values NaN in both, with what the user should know."""
+    if element not in get and (found := get.elements()):
+        near = similar_names(element, found) or found
+        raise InputError(f"{get.path}: element {element} is not in the table; found: {', '.join(near)}")
+    abundance = get[element]
+    error = get.optional(f"{element}_ERR")
+    notes = []
+    strange = np.abs(abundance) > _ABUNDANCE_LIMIT
+    if strange.any():
+        notes.append(f"{element}: {strange.sum()} values beyond {_ABUNDANCE_LIMIT:g} dex taken as missing")
+    missing = strange | ~np.isfinite(abundance)
+    if error is None:
+        notes.append(f"{element} has no error column; intrinsic scatter absorbs it")
+    else:
+        unusable = ~missing & ~((error >= 0) & (error < _ABUNDANCE_LIMIT))
+        if unusable.any():
+            notes.append(f"{element}: {unusable.sum()} values without a usable error taken as missing")
+        missing |= unusable
+        error = np.where(missing, np.nan, error)
+    return np.where(missing, np.nan, abundance), error, notes
+
+
+def _check_plausible(values: Mapping[str, np.ndarray], depth: str, path: Path) -> None:
+    """Raise `InputError` where the numbers are those of another unit."""
+    if values["ra"].min() < -180 or values["ra"].max() > 360 or np.abs(values["dec"]).max() > 90:
+        raise InputError(f"{path}: ra or dec lie outside the sphere; ra and dec are needed in degrees")
+    middle = float(np.median(values[depth]))
+    if depth == "parallax" and middle < 1 / _FAR:
+        raise InputError(
+            f"{path}: the median parallax is {middle:.2g} (a distance of {1 / middle:.0f} kpc in mas): it looks like"
+            " arcsec; give the column its unit or multiply it by 1000"
+        )
+    if depth == "distance" and middle > _FAR:
+        raise InputError(
+            f"{path}: the median distance is {middle:.4g} kpc: it looks like pc; give the column its unit or divide by"
+            " 1000"
+        )
+    speed = float(np.median(np.abs(values["radial_velocity"])))
+    if speed > _FAST:
+        raise InputError(
+            f"{path}: the median |radial_velocity| is {speed:.3g} km/s: it looks like m/s; give the column its unit or"
+            " divide by 1000"
+        )
+
+
+def embedded_stars() -> Stars:
+    """The synthetic catalogue shipped with otibayes, its truth in the provenance; `examples/make_embedded_stars.py`."""
+    with importlib.resources.as_file(importlib.resources.files(__package__) / "embedded.ecsv") as path:
+        return read_stars(path)

@@ -1,0 +1,118 @@
+"""Tables on disk: astropy's readers and writers, their many ways of failing turned into one clear line each."""
+
+import difflib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Table
+
+from ..errors import InputError
+
+__all__ = ["META_KEY", "column_values", "read_table", "similar_names", "table_meta", "write_table"]
+
+META_KEY = "OTIBAYES"  # eight characters, and its value one JSON string, because that is what a FITS header can hold
+
+_FORMATS = {
+    ".fits": "fits",
+    ".fit": "fits",
+    ".fits.gz": "fits",
+    ".ecsv": "ascii.ecsv",
+    ".csv": "ascii.csv",
+    ".parquet": "parquet",
+}
+# Names that surveys use for a quantity and that difflib cannot guess from its spelling.
+_ALIASES = {
+    "radial_velocity": ("rv", "vhelio_avg", "vhelio", "vrad", "rv_galah", "rv_comp_1"),
+    "distance": ("dist", "r_med_geo", "r_med_photogeo", "r_est", "dist50"),
+    "ra": ("raj2000", "_ra", "alpha"),
+    "dec": ("dej2000", "_de", "delta"),
+}
+
+
+def _format(path: Path) -> str:
+    for suffix, name in _FORMATS.items():
+        if path.name.lower().endswith(suffix):
+            return name
+    raise InputError(f"{path}: the suffix '{path.suffix}' is not understood; use one of {', '.join(_FORMATS)}")
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """The (first) table in a FITS, ECSV, CSV or Parquet file; the format follows from the suffix.
+
+    Raises `InputError` where the file is absent, is not such a table, is truncated or has no rows.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: {'is a folder, not a table' if path.is_dir() else 'no such file'}")
+    name = _format(path)
+    with warnings.catch_warnings():
+        # Units are looked at per column, where it is known which are needed; of several tables the first is meant.
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        warnings.filterwarnings("ignore", message="hdu= was not specified")
+        warnings.filterwarnings("error", message=".*truncated.*")
+        try:
+            table = Table.read(path, format=name)
+        except Exception as error:  # every reader has exceptions of its own
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise InputError(f"{path}: cannot be read as {name}: {reason}; is it complete, and that format?") from error
+    if len(table) == 0:
+        raise InputError(f"{path}: the table is empty (0 rows, {len(table.colnames)} columns); nothing to work on")
+    return table
+
+
+def write_table(table: Table, path: str | os.PathLike[str]) -> None:
+    """Write a table in the format of the suffix, over what is there, whole or not at all.
+
+    Raises `InputError` for an unknown suffix, or a folder that is absent or cannot be written.
+    """
+    path = Path(path)
+    name = _format(path)
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise InputError(f"{path}: the folder {path.parent} does not exist or cannot be written; choose another")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
+        complete = Path(folder) / path.name
+        table.write(complete, format=name)
+        os.replace(complete, path)
+
+
+def table_meta(table: Table) -> dict[str, Any]:
+    """What `mock` or `select` recorded in the table's metadata; empty for anybody else's table."""
+    return json.loads(table.meta.get(META_KEY, "{}"))
+
+
+def similar_names(name: str, found: Iterable[str]) -> list[str]:
+    """At most five of the names `found` that somebody who asked for `name` may have meant."""
+    lower = {f.lower(): f for f in found}
+    close = difflib.get_close_matches(name.lower(), lower, n=5, cutoff=0.6)
+    aliases = [f for f in lower if f in _ALIASES.get(name, ())]
+    containing = [f for f in lower if len(name) > 2 and name.lower() in f]
+    return [lower[f] for f in dict.fromkeys([*aliases, *close, *containing])][:5]
+
+
+def column_values(table: Table, column: str, unit: u.UnitBase | None = None) -> np.ndarray:
+    """One numeric column (N,) as float64 in `unit`, NaN where masked; a column without a unit is taken to be in it.
+
+    Raises `InputError` for a column that is not one number per row, or whose unit cannot be converted.
+    """
+    data = table[column]
+    if data.ndim != 1:
+        raise InputError(f"column {column}: has shape {data.shape} where one number per row is needed; choose another")
+    try:
+        values = np.array(np.ma.filled(np.ma.asarray(data).astype(float), np.nan))
+    except (TypeError, ValueError):
+        raise InputError(f"column {column}: holds {data.dtype} where numbers are needed; choose another") from None
+    if unit is None or data.unit is None:
+        return values
+    try:
+        return u.Quantity(values, data.unit).to_value(unit)
+    except (u.UnitConversionError, TypeError, ValueError):
+        raise InputError(
+            f"column {column}: its unit '{data.unit}' cannot be converted to {unit}; correct or remove the unit"
+        ) from None

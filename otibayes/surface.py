@@ -1,0 +1,182 @@
+"""The response surface: a function of theta as Chebyshev polynomials of bounded total degree over a trust region.
+
+Both statistics are smooth in theta, so that a few dozen evaluations over the stars replace all that follow. Evaluations
+are independent tasks; only values are needed. Every surface carries its error at points held out of the fit, and gives
+NaN, never an extrapolation, outside the region.
+"""
+
+import functools
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from tqdm import tqdm
+
+__all__ = ["HeldOut", "Region", "Surface", "chebyshev", "contains", "draw", "evaluate", "expand", "nodes", "radius", "serial"]
+
+Map = Callable[[Callable[[np.ndarray], Any], Iterable[np.ndarray]], list[Any]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Region:
+    """Where a surface is to be trusted: a ball, cut by bounds and by `allowed`.
+
+    |whitening @ (theta - centre)| <= size, low <= theta <= high, and `allowed(theta)`, a function of the vector theta that
+    works on traced values; e.g. theta whitened by a covariance, size its sigmas. `centre`, `low`, `high` (d,),
+    `whitening` (d, d).
+    """
+
+    centre: Any
+    whitening: Any
+    size: Any
+    low: Any
+    high: Any
+    allowed: Callable[[Any], Any] | None = field(default=None, metadata={"static": True})
+
+
+class HeldOut(NamedTuple):
+    """Errors of a surface (its value less the function's) at points that it was not fitted to.
+
+    `theta` (H, d), `radius` (H,) in units of the region's size, `error` of the function's shape with a leading (H,).
+    """
+
+    theta: np.ndarray
+    radius: np.ndarray
+    error: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Surface:
+    """Coefficients, of the function's shape with a leading (terms,), of all Chebyshev products of total degree <= degree."""
+
+    region: Region
+    coefficients: Any
+    held_out: HeldOut
+    degree: int = field(metadata={"static": True})
+
+
+@functools.cache
+def _exponents(d: int, degree: int) -> np.ndarray:
+    """Degrees (terms, d) in each coordinate of all products of total degree <= degree."""
+    return np.array([e for e in itertools.product(range(degree + 1), repeat=d) if sum(e) <= degree])
+
+
+def chebyshev(x: Any, degree: int) -> Any:
+    """Chebyshev products of total degree <= `degree` of one point x (d,), |x_i| <= 1: (terms,), terms = C(d + degree, d)."""
+    T = [jnp.ones_like(x), x]  # the recurrence, whose derivatives stay finite at +-1, unlike those of cos(n acos x)
+    for _ in range(2, degree + 1):
+        T.append(2 * x * T[-1] - T[-2])
+    table = jnp.stack(T[: degree + 1])
+    exponents = _exponents(x.shape[0], degree)
+    return functools.reduce(operator.mul, (table[exponents[:, i], i] for i in range(x.shape[0])))
+
+
+def _unit(region: Region, theta: Any) -> Any:
+    return jnp.asarray(region.whitening) @ (jnp.asarray(theta) - region.centre) / region.size
+
+
+def radius(region: Region, theta: Any) -> Any:
+    """Distance of one theta (d,) from the centre, in units of the region's size."""
+    return jnp.sqrt(jnp.sum(_unit(region, theta) ** 2))
+
+
+def contains(region: Region, theta: Any) -> Any:
+    """Whether one theta (d,) is in the region; traceable."""
+    theta = jnp.asarray(theta)
+    inside = (jnp.sum(_unit(region, theta) ** 2) <= 1) & jnp.all((theta >= region.low) & (theta <= region.high))
+    return inside if region.allowed is None else inside & region.allowed(theta)
+
+
+def draw(region: Region, number: int, seed: int, even_radius: bool = False) -> np.ndarray:
+    """Points (number, d) of the region, uniform in volume, or, with `even_radius`, in radius too.
+
+    Raises `ValueError` where next to nothing of the ball is within the bounds and allowed.
+    """
+    rng = np.random.default_rng([seed, 0x73757266])  # a stream of its own, unlike that of a catalogue of the same seed
+    d = len(region.centre)
+    inside = jax.jit(jax.vmap(functools.partial(contains, region)))
+    found = np.empty((0, d))
+    for _ in range(200):
+        direction = rng.normal(size=(4096, d))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        length = rng.random((4096, 1)) ** (1.0 if even_radius else 1 / d)
+        # a hair inside, so that rounding puts no point of the rim outside
+        points = np.asarray(region.centre) + 0.999999 * region.size * direction * length @ np.linalg.inv(region.whitening).T
+        found = np.concatenate([found, points[np.asarray(inside(points))]])
+        if len(found) >= number:
+            return found[:number]
+    raise ValueError(f"of 819,200 points of the ball only {len(found)} are within bounds and allowed; move or shrink the region")
+
+
+def nodes(region: Region, degree: int, oversampling: float = 1.6, seed: int = 0) -> np.ndarray:
+    """Where to evaluate: ceil(oversampling * terms) points (n, d) of the region that determine the polynomials well.
+
+    Approximate Fekete points (Sommariva & Vianello 2009): pivoted QR picks, among many points of the region, those that
+    span the most volume; then the same again among the rest, so that fitting is least squares and averages roughness.
+    """
+    terms = math.comb(len(region.centre) + degree, degree)
+    number = math.ceil(oversampling * terms)
+    candidates = draw(region, 30 * number, seed)
+    basis = np.linalg.qr(_basis(region, degree, candidates))[0]  # orthonormal over the region itself, whatever its cuts
+    chosen: list[int] = []
+    left = np.arange(len(candidates))
+    while len(chosen) < number:
+        pivots = scipy.linalg.qr(basis[left].T, pivoting=True, mode="r")[1][: min(terms, number - len(chosen))]
+        chosen += left[pivots].tolist()
+        left = np.delete(left, pivots)
+    return candidates[chosen]
+
+
+def _basis(region: Region, degree: int, theta: np.ndarray) -> np.ndarray:
+    """Chebyshev products (n, terms) at n points theta (n, d)."""
+    return np.asarray(jax.jit(jax.vmap(lambda t: chebyshev(_unit(region, t), degree)))(theta))
+
+
+def serial(function: Callable[[np.ndarray], Any], points: Iterable[np.ndarray]) -> list[Any]:
+    """The default map: one point after another, with a progress bar on a terminal."""
+    return [function(point) for point in tqdm(points, desc="surface", unit="node", disable=None)]
+
+
+def expand(
+    function: Callable[[np.ndarray], Any],
+    region: Region,
+    degree: int = 4,
+    oversampling: float = 1.6,
+    held_out: int = 12,
+    seed: int = 0,
+    map: Map = serial,
+) -> Surface:
+    """Fit the surface of `function`, which takes theta (d,) and returns an array or a pytree of arrays.
+
+    It is evaluated at ceil(oversampling * C(d + degree, d)) nodes and at `held_out` more points, spread evenly in radius,
+    which measure its error. `map(function, points)` returns the list of values, in order: `serial` here, or a cluster's.
+    """
+    fitted, held = nodes(region, degree, oversampling, seed), draw(region, held_out, seed + 1, even_radius=True)
+    values = map(function, list(np.concatenate([fitted, held])))
+    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *values)
+    basis, basis_held = _basis(region, degree, fitted), _basis(region, degree, held)
+
+    def fit(value: np.ndarray) -> np.ndarray:
+        solution = scipy.linalg.lstsq(basis, value[: len(fitted)].reshape(len(fitted), -1))[0]
+        return solution.reshape(-1, *value.shape[1:])
+
+    coefficients = jax.tree.map(fit, stacked)
+    error = jax.tree.map(lambda c, value: np.tensordot(basis_held, c, 1) - value[len(fitted) :], coefficients, stacked)
+    radii = np.asarray(jax.vmap(functools.partial(radius, region))(held))
+    return Surface(region, coefficients, HeldOut(held, radii, error), degree)
+
+
+def evaluate(surface: Surface, theta: Any) -> Any:
+    """Value of the function at one theta (d,), of the function's shape; NaN outside the region. Jit, grad and vmap work."""
+    basis = chebyshev(_unit(surface.region, theta), surface.degree)
+    inside = contains(surface.region, theta)
+    return jax.tree.map(lambda c: jnp.where(inside, jnp.tensordot(basis, jnp.asarray(c), 1), jnp.nan), surface.coefficients)
