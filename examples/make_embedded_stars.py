@@ -17,7 +17,7 @@ DIGITS = {"ra": 6, "dec": 6, "parallax": 5, "pmra": 4, "pmdec": 4, "radial_veloc
 OUTPUT = Path(__file__).resolve().parents[1] / "otibayes" / "stars" / "embedded.ecsv"
 
 if __name__ == "__main__":
-    table = mock(stars=4000, seed=20210, truth=TRUTH, elements=["MG_FE", "FE_H"])
+    table = mock(stars=4000, seed=0, truth=TRUTH, elements=["MG_FE", "FE_H"])
     table.keep_columns([*DIGITS, *(name for name in table.colnames if name.startswith(("MG_FE", "FE_H")))])
     for name in table.colnames:
         table[name][:] = table[name].round(DIGITS.get(name, 4))

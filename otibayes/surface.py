@@ -19,7 +19,19 @@ import numpy as np
 import scipy.linalg
 from tqdm import tqdm
 
-__all__ = ["HeldOut", "Region", "Surface", "chebyshev", "contains", "draw", "evaluate", "expand", "nodes", "radius", "serial"]
+__all__ = [
+    "HeldOut",
+    "Region",
+    "Surface",
+    "chebyshev",
+    "contains",
+    "draw",
+    "evaluate",
+    "expand",
+    "nodes",
+    "radius",
+    "serial",
+]
 
 Map = Callable[[Callable[[np.ndarray], Any], Iterable[np.ndarray]], list[Any]]
 
@@ -29,8 +41,8 @@ Map = Callable[[Callable[[np.ndarray], Any], Iterable[np.ndarray]], list[Any]]
 class Region:
     """Where a surface is to be trusted: a ball, cut by bounds and by `allowed`.
 
-    |whitening @ (theta - centre)| <= size, low <= theta <= high, and `allowed(theta)`, a function of the vector theta that
-    works on traced values; e.g. theta whitened by a covariance, size its sigmas. `centre`, `low`, `high` (d,),
+    |whitening @ (theta - centre)| <= size, low <= theta <= high, and `allowed(theta)`, a function of the vector theta
+    that works on traced values; e.g. theta whitened by a covariance, size its sigmas. `centre`, `low`, `high` (d,),
     `whitening` (d, d).
     """
 
@@ -56,12 +68,18 @@ class HeldOut(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Surface:
-    """Coefficients, of the function's shape with a leading (terms,), of all Chebyshev products of total degree <= degree."""
+    """Chebyshev coefficients, of the function's shape with a leading (terms,), as `chebyshev` orders the products.
+
+    `held_out` is a `HeldOut`; `evaluated` the points (n, d) and values known, `nodes` how many were computed for it. A
+    part of a surface has None for the first two.
+    """
 
     region: Region
     coefficients: Any
-    held_out: HeldOut
+    held_out: Any
+    evaluated: Any
     degree: int = field(metadata={"static": True})
+    nodes: int = field(metadata={"static": True})
 
 
 @functools.cache
@@ -71,7 +89,7 @@ def _exponents(d: int, degree: int) -> np.ndarray:
 
 
 def chebyshev(x: Any, degree: int) -> Any:
-    """Chebyshev products of total degree <= `degree` of one point x (d,), |x_i| <= 1: (terms,), terms = C(d + degree, d)."""
+    """Chebyshev products of total degree <= `degree` of one point x (d,), |x_i| <= 1: (C(d + degree, d),)."""
     T = [jnp.ones_like(x), x]  # the recurrence, whose derivatives stay finite at +-1, unlike those of cos(n acos x)
     for _ in range(2, degree + 1):
         T.append(2 * x * T[-1] - T[-2])
@@ -110,11 +128,13 @@ def draw(region: Region, number: int, seed: int, even_radius: bool = False) -> n
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = rng.random((4096, 1)) ** (1.0 if even_radius else 1 / d)
         # a hair inside, so that rounding puts no point of the rim outside
-        points = np.asarray(region.centre) + 0.999999 * region.size * direction * length @ np.linalg.inv(region.whitening).T
+        points = 0.999999 * region.size * direction * length @ np.linalg.inv(region.whitening).T + region.centre
         found = np.concatenate([found, points[np.asarray(inside(points))]])
         if len(found) >= number:
             return found[:number]
-    raise ValueError(f"of 819,200 points of the ball only {len(found)} are within bounds and allowed; move or shrink the region")
+    raise ValueError(
+        f"only {len(found)} of 819,200 points of the ball are within bounds and allowed; move or shrink it"
+    )
 
 
 def nodes(region: Region, degree: int, oversampling: float = 1.6, seed: int = 0) -> np.ndarray:
@@ -125,7 +145,7 @@ def nodes(region: Region, degree: int, oversampling: float = 1.6, seed: int = 0)
     """
     terms = math.comb(len(region.centre) + degree, degree)
     number = math.ceil(oversampling * terms)
-    candidates = draw(region, 30 * number, seed)
+    candidates = draw(region, 10 * number, seed)
     basis = np.linalg.qr(_basis(region, degree, candidates))[0]  # orthonormal over the region itself, whatever its cuts
     chosen: list[int] = []
     left = np.arange(len(candidates))
@@ -154,29 +174,51 @@ def expand(
     held_out: int = 12,
     seed: int = 0,
     map: Map = serial,
+    reuse: Surface | None = None,
 ) -> Surface:
     """Fit the surface of `function`, which takes theta (d,) and returns an array or a pytree of arrays.
 
-    It is evaluated at ceil(oversampling * C(d + degree, d)) nodes and at `held_out` more points, spread evenly in radius,
-    which measure its error. `map(function, points)` returns the list of values, in order: `serial` here, or a cluster's.
+    It is evaluated at ceil(oversampling * C(d + degree, d)) nodes and at `held_out` more points, spread evenly in
+    radius, which measure its error. `map(function, points)` returns the list of values, in order: `serial` here, or a
+    cluster's. What `reuse`, a surface of the same function, evaluated in this region takes the place of nodes, but for
+    a third of them.
     """
-    fitted, held = nodes(region, degree, oversampling, seed), draw(region, held_out, seed + 1, even_radius=True)
-    values = map(function, list(np.concatenate([fitted, held])))
+    wanted, held = nodes(region, degree, oversampling, seed), draw(region, held_out, seed + 1, even_radius=True)
+    known, known_values = _within(region, reuse)
+    # the first nodes span the region best, so that a third of them covers what the known points leave bare
+    wanted = wanted[: max(len(wanted) - len(known), math.ceil(len(wanted) / 3))]
+    fresh = np.concatenate([wanted, held])
+    values = map(function, list(fresh))
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *values)
-    basis, basis_held = _basis(region, degree, fitted), _basis(region, degree, held)
+    everything = stacked if known_values is None else jax.tree.map(lambda *v: np.concatenate(v), stacked, known_values)
+    fitted = np.r_[: len(wanted), len(fresh) : len(fresh) + len(known)]
+    theta = np.concatenate([fresh, known])
+    basis, basis_held = _basis(region, degree, theta[fitted]), _basis(region, degree, held)
 
     def fit(value: np.ndarray) -> np.ndarray:
-        solution = scipy.linalg.lstsq(basis, value[: len(fitted)].reshape(len(fitted), -1))[0]
+        solution = scipy.linalg.lstsq(basis, value[fitted].reshape(len(fitted), -1))[0]
         return solution.reshape(-1, *value.shape[1:])
 
-    coefficients = jax.tree.map(fit, stacked)
-    error = jax.tree.map(lambda c, value: np.tensordot(basis_held, c, 1) - value[len(fitted) :], coefficients, stacked)
+    coefficients = jax.tree.map(fit, everything)
+    error = jax.tree.map(
+        lambda c, value: np.tensordot(basis_held, c, 1) - value[len(wanted) : len(fresh)], coefficients, everything
+    )
     radii = np.asarray(jax.vmap(functools.partial(radius, region))(held))
-    return Surface(region, coefficients, HeldOut(held, radii, error), degree)
+    return Surface(region, coefficients, HeldOut(held, radii, error), (theta, everything), degree, len(fresh))
+
+
+def _within(region: Region, surface: Surface | None) -> tuple[np.ndarray, Any]:
+    """Points (n, d) and values of what a surface evaluated inside a region."""
+    if surface is None:
+        return np.empty((0, len(region.centre))), None
+    theta, values = surface.evaluated
+    inside = np.asarray(jax.vmap(functools.partial(contains, region))(theta))
+    return theta[inside], jax.tree.map(lambda v: v[inside], values)
 
 
 def evaluate(surface: Surface, theta: Any) -> Any:
-    """Value of the function at one theta (d,), of the function's shape; NaN outside the region. Jit, grad and vmap work."""
+    """Value of the function at one theta (d,), of its shape; NaN outside the region. Jit, grad and vmap work."""
     basis = chebyshev(_unit(surface.region, theta), surface.degree)
     inside = contains(surface.region, theta)
-    return jax.tree.map(lambda c: jnp.where(inside, jnp.tensordot(basis, jnp.asarray(c), 1), jnp.nan), surface.coefficients)
+    value = jax.tree.map(lambda c: jnp.tensordot(basis, jnp.asarray(c), 1), surface.coefficients)
+    return jax.tree.map(lambda v: jnp.where(inside, v, jnp.nan), value)

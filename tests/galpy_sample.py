@@ -1,11 +1,15 @@
-"""Synthetic stars and actions from galpy alone, for tests of the classical path: nothing here calls otibayes' actions."""
+"""Synthetic stars and actions from galpy alone, for tests of the classical path: not from otibayes' own actions."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
-from galpy.actionAngle import actionAngleStaeckel
-from galpy.orbit import Orbit
-from galpy.potential import HernquistPotential, MiyamotoNagaiPotential, NFWPotential
+
+with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks
+    warnings.simplefilter("ignore")
+    from galpy.actionAngle import actionAngleStaeckel
+    from galpy.orbit import Orbit
+    from galpy.potential import HernquistPotential, MiyamotoNagaiPotential, NFWPotential
 
 from otibayes import constants as const
 from otibayes.dynamics.potential import halo_mass
@@ -29,12 +33,12 @@ class Sample(NamedTuple):
 def potential(theta):
     """MILKY_WAY in galpy's natural units."""
     unit = const.G / (VO**2 * RO)
-    return [
-        MiyamotoNagaiPotential(amp=theta.m_disk * const.M_DISK_FIDUCIAL * unit, a=const.A_DISK / RO, b=theta.h_z / RO),
-        HernquistPotential(amp=2 * const.M_BULGE * unit, a=const.C_BULGE / RO),
-        HernquistPotential(amp=2 * const.M_NUCLEUS * unit, a=const.C_NUCLEUS / RO),
-        NFWPotential(amp=float(halo_mass(theta)) * unit, a=const.R_S_HALO / RO),
-    ]
+    return (
+        MiyamotoNagaiPotential(amp=theta.m_disk * const.M_DISK_FIDUCIAL * unit, a=const.A_DISK / RO, b=theta.h_z / RO)
+        + HernquistPotential(amp=2 * const.M_BULGE * unit, a=const.C_BULGE / RO)
+        + HernquistPotential(amp=2 * const.M_NUCLEUS * unit, a=const.C_NUCLEUS / RO)
+        + NFWPotential(amp=float(halo_mass(theta)) * unit, a=const.R_S_HALO / RO)
+    )
 
 
 def staeckel(w, theta, delta=0.45):

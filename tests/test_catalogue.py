@@ -101,6 +101,7 @@ def test_missing_abundances_are_nan_and_with_elements_drops_them(tmp_path):
     both = stars.with_elements(["FE_H", "MG_FE"])
     assert both.provenance.dropped == (("FE_H missing", 3), ("MG_FE missing", 1)) and len(both) == N - 4
     assert list(stars.with_elements(["MG_FE"]).abundances) == ["MG_FE"]
+    assert list(stars.with_elements(["MG_FE", "FE_H"])[:9].abundances) == ["MG_FE", "FE_H"]
 
 
 def test_stars_are_a_pytree_that_can_be_indexed_and_jitted(tmp_path):
@@ -198,10 +199,20 @@ def test_errors_of_with_elements(tmp_path):
         half.with_elements(["FE_H", "MG_FE"])
 
 
-def test_repeated_positions_are_told(tmp_path):
+def test_odd_rows_are_told(tmp_path):
     table = good_table()
     table["ra"][1], table["dec"][1] = table["ra"][0], table["dec"][0]
-    assert any("1 rows repeat the position" in note for note in read(table, tmp_path).provenance.notes)
+    table["parallax"][2], table["radial_velocity"][3] = 500.0, 3e5
+    table["ref_epoch"] = 2015.5
+    table["ref_epoch"][5] = 2016.0
+    notes = read(table, tmp_path).provenance.notes
+    for text in (
+        "1 rows repeat the position",
+        "1 rows are nearer than 10 pc",
+        "> 1000 km/s",
+        "2 epochs (2015.5 to 2016)",
+    ):
+        assert any(text in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["t.fits", "t.ecsv", "t.parquet"])

@@ -5,6 +5,7 @@ every label and every resample: a star's neighbours are taken in order of distan
 last one truncated.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ __all__ = ["K_NEIGHBOURS", "deviation", "local_mean", "nearest"]
 
 K_NEIGHBOURS = 64  # PW21, section 6.1
 
+_THREADS = 2
 _CHUNK = 2**21  # weights (star, neighbour, resample) held at once: 16 MB as floats
 
 
 def nearest(tree: cKDTree, stars: np.ndarray, number: int) -> np.ndarray:
-    """Indices (S, number) of the nearest neighbours of the tree's points `stars` (S,), by distance, themselves excluded."""
-    _, index = tree.query(tree.data[stars], k=number + 1, workers=-1)
+    """Indices (S, number) of the neighbours nearest to the tree's points `stars` (S,), themselves left out."""
+    _, index = tree.query(tree.data[stars], k=number + 1)
     itself = index == stars[:, None]
     itself[~itself.any(1), -1] = True  # a star that shares its actions with so many others that it is not listed
     return index[~itself].reshape(len(stars), number)
@@ -30,9 +32,9 @@ def nearest(tree: cKDTree, stars: np.ndarray, number: int) -> np.ndarray:
 def local_mean(weights: Any, x: Any, y: Any, gradient: bool = True) -> np.ndarray:
     """Mean label at the test point, from weighted neighbours (PW21, equations A1-A6).
 
-    `weights` (S, K, B) are the integer weights of K neighbours of S stars in B resamples, `x` (S, K, 3) the neighbours'
-    displacements x_k - x_* from the star, `y` (S, K, E) their labels. Returns (S, B, E). `gradient=False` keeps the naive
-    mean, A1; so does, with any value, a star whose neighbours' displacement A2 underflows.
+    `weights` (S, K, B) are the integer weights of K neighbours of S stars in B resamples, `x` (S, K, 3) the
+    neighbours' displacements x_k - x_* from the star, `y` (S, K, E) their labels. Returns (S, B, E). `gradient=False`
+    keeps the naive mean, A1; so does, with any value, a star whose neighbours' displacement A2 underflows.
     """
     total = weights.sum(1)  # K of the paper, (S, B)
     elements = y.shape[-1]
@@ -63,13 +65,15 @@ def deviation(
 ) -> np.ndarray:
     """Deviation of each star's labels from their mean over its neighbours in action space (PW21, equation 2).
 
-    `actions` (N, 3) [kpc km/s], in the plain Euclidean metric; `labels` (N, E), finite, of any unit; `counts` (B, N), how
-    often each star was drawn in each of B resamples (default: one, every star once). Returns (B, N, E) in the labels'
-    units. The values of stars that a resample did not draw belong to no one; their count of 0 removes them from any sum.
+    `actions` (N, 3) [kpc km/s], in the plain Euclidean metric; `labels` (N, E), finite, of any unit; `counts` (B, N),
+    how often each star was drawn in each of B resamples (default: one, every star once). Returns (B, N, E) in the
+    labels' units. The values of stars that a resample did not draw belong to no one; their count of 0 removes them
+    from any sum.
 
     A star is not its own neighbour, nor are its copies in a resample, which would leak its label into its own mean;
-    `own_copies=True` counts them at distance zero, as the original analysis did. `gradient=False` takes the naive mean.
-    Raises `InputError` where a resample has fewer stars than `neighbours`, `ValueError` where an action is not finite.
+    `own_copies=True` counts them at distance zero, as the original analysis did. `gradient=False` takes the naive
+    mean. Raises `InputError` where a resample has fewer stars than `neighbours`, `ValueError` where an action is not
+    finite.
     """
     actions, labels = np.asarray(actions, float), np.asarray(labels, float)
     stars = len(actions)
@@ -78,7 +82,7 @@ def deviation(
         bad = int((~np.isfinite(actions).all(1)).sum())
         raise ValueError(f"{bad} of {stars} stars have no finite actions; leave them out of the sample for every theta")
     if stars <= neighbours:
-        raise InputError(f"{neighbours} neighbours need more than {neighbours} stars, got {stars}; use more stars or a smaller K")
+        raise InputError(f"{neighbours} neighbours need more than {neighbours} stars, got {stars}; use more stars")
     tree = cKDTree(actions)
     # uint8 where it holds every running sum, for speed; one row per star, so that a gather is contiguous
     drawn = counts.T.astype(np.min_scalar_type(neighbours + int(counts.max())), order="C")
@@ -86,6 +90,7 @@ def deviation(
     result = np.empty((counts.shape[0], stars, labels.shape[1]))
 
     def fill(chosen: np.ndarray, number: int) -> None:
+        """Deviations of the stars `chosen`, from that many neighbours; more for those that this leaves short."""
         step = max(1, _CHUNK // (number * counts.shape[0]))
         for chunk in np.split(chosen, range(step, len(chosen), step)):
             index = nearest(tree, chunk, number)
@@ -100,9 +105,10 @@ def deviation(
                 np.minimum(running[:, k], neighbours, out=running[:, k])
             enough = (running[:, -1] == neighbours).all(1)
             running[:, 1:] -= running[:, :-1].copy()
-            x, y = actions[index] - actions[chunk, None], labels[index] - scale
-            mean = local_mean(running[enough], x[enough], y[enough], gradient) + scale
-            result[:, chunk[enough]] = labels[chunk[enough]] - mean.transpose(1, 0, 2)
+            index, done = index[enough], chunk[enough]
+            x, y = actions[index] - actions[done, None], labels[index] - scale
+            mean = local_mean(running[enough], x, y, gradient) + scale
+            result[:, done] = labels[done] - mean.transpose(1, 0, 2)
             if not enough.all():
                 if number == stars - 1:
                     raise InputError(f"a resample has fewer than {neighbours} neighbours for a star; use more stars")
@@ -110,5 +116,7 @@ def deviation(
 
     # every star counts once on average, so K neighbours hold K +- sqrt(K) draws: six sigmas seldom fall short
     margin = 0 if (counts == 1).all() else 6 * int(np.sqrt(2 * neighbours))
-    fill(np.arange(stars), min(neighbours + margin, stars - 1))
+    halves = np.array_split(np.arange(stars), _THREADS)  # the arithmetic leaves the interpreter's lock alone
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(fill, halves, [min(neighbours + margin, stars - 1)] * _THREADS))
     return result

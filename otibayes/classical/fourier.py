@@ -8,7 +8,7 @@ __all__ = ["coefficient_names", "design", "least_squares"]
 
 
 def coefficient_names(harmonics: int = 2) -> list[str]:
-    """Names in the order of the columns of equation 4: c0, a1, b1, a2, b2 (equation 7 lists them otherwise, a misprint)."""
+    """Names in the order of equation 4's columns: c0, a1, b1, a2, b2 (equation 7 lists them otherwise, a misprint)."""
     return ["c0"] + [f"{kind}{m}" for m in range(1, harmonics + 1) for kind in "ab"]
 
 
@@ -22,9 +22,9 @@ def design(angle: Any, harmonics: int = 2) -> np.ndarray:
 def least_squares(angle: Any, deviations: Any, sigma: Any = None, counts: Any = None, harmonics: int = 2) -> np.ndarray:
     """Best-fitting coefficients of equation 3, (M^T C^-1 M)^-1 M^T C^-1 y (PW21, equation 7).
 
-    `angle` (N,) [rad]; `deviations` (B, N, E); `sigma` (N, E), their errors (default: equal); `counts` (B, N), how often each
-    star was drawn in each resample (default: once). Returns (B, E, 1 + 2 harmonics) in the deviations' unit, ordered as
-    `coefficient_names`.
+    `angle` (N,) [rad]; `deviations` (B, N, E); `sigma` (N, E), their errors (default: equal); `counts` (B, N), how
+    often each star was drawn in each resample (default: once). Returns (B, E, 1 + 2 harmonics) in the deviations'
+    unit, ordered as `coefficient_names`.
     """
     M = design(angle, harmonics)
     y = np.asarray(deviations)

@@ -35,9 +35,10 @@ def coefficients(
 ) -> np.ndarray:
     """Fourier coefficients (B, E, 1 + 2 harmonics) of every element and resample, for one theta (PW21, steps 1 to 6).
 
-    `theta` is a `Parameters`; `stars` N of them; `labels` and `sigma` (N, E) hold any labels and their errors in one unit;
-    `counts` (B, N) how often each star was drawn in each resample (None: one, every star once). `actions(w, theta)` gives
-    an `ActionAngle` of phase space `w`, that is `action_angle` with its method, focal lengths and mass model chosen.
+    `theta` is a `Parameters`; `stars` N of them; `labels` and `sigma` (N, E) hold any labels and their errors in one
+    unit; `counts` (B, N) how often each star was drawn in each resample (None: one, every star once). `actions(w,
+    theta)` gives an `ActionAngle` of phase space `w`, that is `action_angle` with its method, focal lengths and mass
+    model chosen.
     """
     w = phase_space(stars, theta)  # step 2
     aa = actions(w, theta)  # steps 1 (the halo is part of the mass model), 3 and 4

@@ -69,16 +69,11 @@ def _star_action_angle(w: PhaseSpace, delta: Any, theta: Any, model: MassModel) 
     values = jnp.stack(staeckel.actions_angles(w, delta, lambda R, z: model.potential(R, z, theta)))
     solved = jnp.all(jnp.isfinite(values))
     status = jnp.where(bound, jnp.where(solved, Status.OK, Status.NOT_SOLVED), Status.UNBOUND)
-    return ActionAngle(*jnp.where(bound & solved, values, jnp.nan), status)
+    return ActionAngle(*jnp.where(bound & solved, values, jnp.nan), status=status)
 
 
 def _star_delta(w: PhaseSpace, theta: Any, model: MassModel, kind: str) -> Any:
-    delta = local_delta(w, theta, model)
-    if kind == "local":
-        return delta
-    bound, slow = _bound(w, theta, model)
-    Omega_R = staeckel.actions_angles(slow, delta, lambda R, z: model.potential(R, z, theta))[6]
-    return jnp.where(bound, orbit_delta(slow, 2 * jnp.pi / Omega_R, theta, model), delta)
+    return (local_delta if kind == "local" else orbit_delta)(_bound(w, theta, model)[1], theta, model)
 
 
 @partial(jax.jit, static_argnames=("model", "kind"))
@@ -142,4 +137,4 @@ def _with_status(values: np.ndarray, w: PhaseSpace, theta: Any, model: MassModel
     bound = np.asarray(jax.vmap(lambda w: _bound(w, theta, model)[0])(w))
     solved = np.isfinite(values).all(0)
     status = np.where(bound, np.where(solved, Status.OK, Status.NOT_SOLVED), Status.UNBOUND)
-    return ActionAngle(*np.where(status == Status.OK, values, np.nan), status)
+    return ActionAngle(*np.where(status == Status.OK, values, np.nan), status=status)

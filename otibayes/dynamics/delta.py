@@ -39,13 +39,25 @@ def local_delta(w: PhaseSpace, theta: Any, model: MassModel) -> ArrayLike:
     return _within_limits(_delta_squared(w.R, w.z, theta, model), w.R, w.z)
 
 
-def orbit_delta(w: PhaseSpace, period: Any, theta: Any, model: MassModel) -> ArrayLike:
-    """Delta [kpc]: the median along one star's orbit over four radial periods (PW21, section 4).
+def _epicycle_period(w: PhaseSpace, theta: Any, model: MassModel) -> Any:
+    """Radial period [kpc/(km/s)] of a nearly circular orbit at the radius where v_circ(R) R_guide = L_z."""
 
-    `period` is the radial period [kpc/(km/s)]. The orbit is integrated in the meridional plane by leapfrog. Points where
-    Delta^2 is negative do not count, as in gala.
+    def force(R: Any) -> Any:
+        return jax.grad(model.potential)(R, jnp.zeros_like(R), theta)
+
+    R = jnp.abs(w.R * w.vT) / jnp.sqrt(w.R * force(w.R))
+    R = jnp.clip(R, 0.2 * w.R, 2 * w.R)  # a guess for radial or runaway orbits
+    value, slope = jax.jvp(force, (R,), (jnp.ones_like(R),))
+    return 2 * jnp.pi / jnp.sqrt(slope + 3 * value / R)
+
+
+def orbit_delta(w: PhaseSpace, theta: Any, model: MassModel) -> ArrayLike:
+    """Delta [kpc]: the median along one star's orbit over four (epicyclic) radial periods (PW21, section 4).
+
+    The orbit is integrated in the meridional plane by leapfrog. Points where Delta^2 is negative do not count, as in
+    gala.
     """
-    L, step = w.R * w.vT, _PERIODS * period / _STEPS
+    L, step = w.R * w.vT, _PERIODS * _epicycle_period(w, theta, model) / _STEPS
 
     def effective(R: Any, z: Any) -> Any:
         return model.potential(R, z, theta) + 0.5 * (L / R) ** 2

@@ -11,7 +11,7 @@ exact where Phi is a Staeckel potential. Three things make this fast and well be
 - With u = u_mid - u_half cos(phi) and t = t_max sin(psi) every integral over an orbit is that of a smooth periodic
   function, for which the midpoint rule converges geometrically; its Fourier series gives the integral up to the
   star's own phase too, so actions, frequencies and angles all come from the same few evaluations of Phi.
-- Displacements d = u - u0 and t - t0 from the star are the variables. Where they are small the momenta come from
+- Displacements u - u0 and y - y0, y = cos^2 v, from the star are the variables. Where they are small the momenta come from
   their Taylor series at the star, so circular and planar orbits and turning points lose no digits.
 - Turning points are found without gradient and differentiated as implicit functions.
 """
@@ -30,62 +30,46 @@ __all__ = ["FAR", "NODES_U", "NODES_V", "actions", "actions_angles"]
 NODES_U = 10
 NODES_V = 16
 
-_TAYLOR_ORDER = 4
-_TAYLOR_RADIUS_U, _TAYLOR_RADIUS_V = 1e-3, 1e-4
+# Displacements within which momenta come from a Taylor series; in u, and in cos^2 v
+_SERIES_U, _SERIES_V = 3e-4, 2e-8
 # Least momentum squared, (km/s)^2: keeps a circular or planar orbit's turning points apart, where its actions (below
 # 1e-20 kpc km/s) and their gradients are zero to rounding.
 _FLOOR = 1e-20
 FAR = 1e5  # kpc: an orbit that reaches beyond is not solved
+_NEAR_PLANE = 1e-10  # of cos^2 v
 _NEWTON_MAX = 60
 _NEWTON_TOLERANCE = 1e-7  # of the last step, relative; the error after it is its square
 
 Function = Callable[[Any], Any]
+Potential = Callable[[Any, Any], Any]
 
 
 class _Orbit(NamedTuple):
-    """What one star's separable motion is made of; momenta are in units of D."""
+    """One star's separable motion. Momenta are in units of D; turning points are displacements from the star."""
 
-    D: Any
-    E: Any
     L: Any
-    sinh_u: Any
-    sin_v: Any
+    exp_u: Any
     p_u: Any
-    p_t: Any  # towards larger t = cos v
-    t: Any
-    momentum_u: Function  # p_u^2 as a function of the displacement u - u0
-    momentum_t: Function  # p_v^2 as a function of the displacement t - t0
+    p_t: Any  # of t = cos v, towards larger t
+    y: Any  # cos^2 v
+    momentum_u: Function  # p_u^2 of the displacement u - u0
+    momentum_y: Function  # p_v^2 of the displacement y - y0
     u_peri: Any
     u_apo: Any
-    t_max: Any  # all three as displacements from the star
-    slope: Any  # -d p_v^2 / d t^2 at the plane
+    y_max: Any
+    slope: Any  # -d p_v^2 / dy at the plane
 
 
-def _taylor(f: Function, order: int) -> list[Any]:
-    """Derivatives f(0), f'(0), ... f^(order)(0) of a scalar function."""
+def _derivatives(f: Function, order: int, x: Any) -> list[Any]:
+    """f(x), f'(x), ... f^(order)(x) of a scalar function."""
     derivatives = [f]
     for _ in range(order):
         derivatives.append(lambda x, g=derivatives[-1]: jax.jvp(g, (x,), (jnp.ones_like(x),))[1])
-    zero = jnp.zeros(())
-    return [g(zero) for g in derivatives]
+    return [g(x) for g in derivatives]
 
 
-def _from_star(f: Function, momentum: Any, radius: float) -> tuple[Function, list[Any]]:
-    """p^2 = `momentum` + f(d) - f(0) as a function of d, by Taylor series within `radius`; and f's derivatives."""
-    derivatives = _taylor(f, _TAYLOR_ORDER)
-    coefficients = [value / np.prod(np.arange(1.0, n + 1)) for n, value in enumerate(derivatives)]
-
-    def squared(d: Any) -> Any:
-        series = jnp.zeros_like(d)
-        for c in coefficients[:0:-1]:
-            series = (series + c) * d
-        return momentum + jnp.where(jnp.abs(d) < radius, series, f(d) - coefficients[0])
-
-    return squared, derivatives
-
-
-def _root(f: Function, guess: Any, inside: Any, outside: Any) -> Any:
-    """Root of f between `inside`, where f >= 0, and `outside`, where f < 0: Newton's method kept in its bracket.
+def _root(f: Function, guess: Any, outside: Any) -> Any:
+    """Root of an elementwise f between 0, where f >= 0, and `outside`, where f < 0: Newton's method in a bracket.
 
     Differentiable to any order as an implicit function. NaN where it does not converge.
     """
@@ -94,74 +78,84 @@ def _root(f: Function, guess: Any, inside: Any, outside: Any) -> Any:
         def step(state: tuple) -> tuple:
             x, inside, outside, _, count = state
             value, slope = jax.jvp(f, (x,), (jnp.ones_like(x),))
-            positive = value >= 0
-            inside, outside = jnp.where(positive, x, inside), jnp.where(positive, outside, x)
+            inside, outside = jnp.where(value >= 0, x, inside), jnp.where(value >= 0, outside, x)
             newton = x - value / slope
             safe = (newton - inside) * (newton - outside) < 0
-            new = jnp.where(safe, newton, 0.5 * (inside + outside))
-            done = (jnp.abs(newton - x) <= _NEWTON_TOLERANCE * jnp.abs(newton)) | (value == 0)
-            return jnp.where(done & ~safe, x, new), inside, outside, done, count + 1
+            done = (jnp.abs(newton - x) <= _NEWTON_TOLERANCE * jnp.abs(x)) | (value == 0)
+            new = jnp.where(safe, newton, jnp.where(done, x, 0.5 * (inside + outside)))
+            return new, inside, outside, done, count + 1
 
         def unfinished(state: tuple) -> Any:
-            return ~state[3] & (state[4] < _NEWTON_MAX)
+            return ~jnp.all(state[3]) & (state[4] < _NEWTON_MAX)
 
-        x = jnp.where((guess - inside) * (guess - outside) < 0, guess, 0.5 * (inside + outside))
-        x, _, _, done, _ = jax.lax.while_loop(unfinished, step, (x, inside, outside, jnp.bool_(False), 0))
+        x = jnp.where(guess * (guess - outside) < 0, guess, 0.5 * outside)
+        start = (x, jnp.zeros_like(x), outside, jnp.zeros_like(x, bool), 0)
+        x, _, _, done, _ = jax.lax.while_loop(unfinished, step, start)
         return jnp.where(done, x, jnp.nan)
 
-    inside, outside = jax.lax.stop_gradient((inside, outside))
+    outside = jax.lax.stop_gradient(outside)
     return jax.lax.custom_root(f, jax.lax.stop_gradient(guess), solve, lambda g, y: y / g(jnp.ones_like(y)))
 
 
-def _orbit(w: PhaseSpace, D: Any, potential: Callable[[Any, Any], Any]) -> _Orbit:
+def _orbit(w: PhaseSpace, D: Any, potential: Potential) -> _Orbit:
     """Coordinates, momenta and turning points of one bound star (scalars throughout)."""
-    R, z, vR, vT, vz = w.R, w.z, w.vR, w.vT, w.vz
-    vz, z = jnp.where(z < 0, -vz, vz), jnp.abs(z)
-    rho = jnp.hypot(R, z + D) + jnp.hypot(R, z - D)  # 2 D cosh u
+    R, z, vR, vT, vz = w.R, jnp.abs(w.z), w.vR, w.vT, jnp.where(w.z < 0, -w.vz, w.vz)
+    rho = jnp.sqrt(R**2 + (z + D) ** 2) + jnp.sqrt(R**2 + (z - D) ** 2)  # 2 D cosh u
     cosh_u, t = rho / (2 * D), 2 * z / rho
     sinh_u, sin_v = _sinh_u_sin_v(R, z, D)
     p_u = vR * cosh_u * sin_v + vz * sinh_u * t
     p_t = vz * cosh_u * sin_v - vR * sinh_u * t
     two_E = 2 * potential(R, z) + vR**2 + vT**2 + vz**2
     L = R * vT
-    barrier = (L / D) ** 2
-    exp_u = sinh_u + cosh_u
+    barrier, exp_u, y = (L / D) ** 2, sinh_u + cosh_u, t**2
+    p2_u, p2_t = p_u**2 + _FLOOR, p_t**2 + _FLOOR
 
     def f_u(d: Any) -> Any:
-        grow = exp_u * jnp.exp(d)
-        sinh = 0.5 * (grow - 1 / grow)
+        sinh = _sinh(exp_u, d)
         kinetic = two_E - 2 * potential(D * sinh, jnp.zeros_like(d))
         return kinetic * (1 + sinh**2) - barrier / sinh**2
 
-    def f_t(d: Any) -> Any:
-        cosine = t + d
-        sine2 = (1 - cosine) * (1 + cosine)
-        kinetic = two_E - 2 * potential(D * sinh_u * jnp.sqrt(sine2), D * cosh_u * cosine)
-        return kinetic * (sinh_u**2 + sine2) - barrier / sine2
+    def f_y(d: Any) -> Any:
+        y_there = jnp.maximum(y + d, _NEAR_PLANE**2)
+        sin2 = 1 - y_there
+        kinetic = two_E - 2 * potential(D * sinh_u * jnp.sqrt(sin2), D * cosh_u * jnp.sqrt(y_there))
+        return kinetic * (sinh_u**2 + sin2) - barrier / sin2
 
-    momentum_u, (_, f1, f2, *_) = _from_star(f_u, p_u**2 + _FLOOR, _TAYLOR_RADIUS_U)
-    momentum_t, (_, g1, g2, *_) = _from_star(f_t, p_t**2 + _FLOOR, _TAYLOR_RADIUS_V)
+    f0, f1, f2, f3 = _derivatives(f_u, 3, jnp.zeros_like(L))
+    # f_y is smooth in y, but at the plane itself its derivatives by way of z are 0 / 0
+    off = jnp.maximum(_NEAR_PLANE - y, 0.0)
+    _, g1, g2 = _derivatives(f_y, 2, off)
+    g0, g1 = f_y(jnp.zeros_like(L)), g1 - off * g2
+    slope = -_derivatives(f_y, 1, _NEAR_PLANE - y)[1]
 
-    p2 = jax.lax.stop_gradient(p_u**2 + _FLOOR)
-    root = jnp.sqrt(jnp.maximum(f1**2 - 2 * p2 * f2, 0.0))
-    far = jnp.arcsinh(FAR / D) - jnp.arcsinh(sinh_u)
-    u_apo = _root(momentum_u, 2 * p2 / (root - f1), 0.0, far)
-    u_peri = _root(momentum_u, -2 * p2 / (root + f1), 0.0, -jnp.arcsinh(sinh_u) * (1 - 1e-9))
+    def momentum_u(d: Any) -> Any:
+        return p2_u + jnp.where(jnp.abs(d) < _SERIES_U, d * (f1 + d * (f2 / 2 + d * f3 / 6)), f_u(d) - f0)
 
-    near_plane = jnp.asarray(1e-9)  # d p^2/d t^2 is smooth at the plane, but d p^2/dt is 0 there
-    slope = -jax.jvp(f_t, (near_plane - t,), (jnp.ones(()),))[1] / (2 * near_plane)
-    q2 = jax.lax.stop_gradient(p_t**2 + _FLOOR)
-    root = jnp.sqrt(jnp.maximum(g1**2 - 2 * q2 * g2, 0.0))
-    t_max = _root(momentum_t, 2 * q2 / (root - g1), 0.0, (1 - 1e-12) - t)
-    return _Orbit(D, two_E / 2, L, sinh_u, sin_v, p_u, p_t, t, momentum_u, momentum_t, u_peri, u_apo, t_max, slope)
+    def momentum_y(d: Any) -> Any:
+        return p2_t + jnp.where(jnp.abs(d) < _SERIES_V, d * (g1 + d * g2 / 2), f_y(d) - g0)
+
+    root = jnp.sqrt(jnp.maximum(f1**2 - 2 * p2_u * f2, 0.0))
+    u0 = jnp.log(exp_u)
+    guesses, outside = (
+        jnp.stack([-1 / (root + f1), 1 / (root - f1)]),
+        jnp.stack([-u0 * (1 - 1e-9), jnp.log(FAR / D) - u0]),
+    )
+    u_peri, u_apo = _root(momentum_u, 2 * p2_u * guesses, outside)
+    y_max = _root(momentum_y, 2 * p2_t / (jnp.sqrt(jnp.maximum(g1**2 - 2 * p2_t * g2, 0.0)) - g1), (1 - 1e-12) - y)
+    return _Orbit(L, exp_u, p_u, p_t, y, momentum_u, momentum_y, u_peri, u_apo, y_max, slope)
+
+
+def _sinh(exp_u: Any, d: Any) -> Any:
+    """sinh(u + d), given exp(u)."""
+    grown = exp_u * jnp.exp(d)
+    return 0.5 * (grown - 1 / grown)
 
 
 def _sinh_u_sin_v(R: Any, z: Any, D: Any) -> tuple[Any, Any]:
     """sinh u and sin v from the quadratic for sinh^2 u, in the form that does not cancel."""
     b = (R**2 + z**2 - D**2) / D**2
     root = jnp.sqrt(b**2 + 4 * (R / D) ** 2)
-    sinh2 = jnp.where(b > 0, 0.5 * (b + root), 2 * (R / D) ** 2 / (root + jnp.abs(b)))
-    sinh_u = jnp.sqrt(sinh2)
+    sinh_u = jnp.sqrt(jnp.where(b > 0, 0.5 * (b + root), 2 * (R / D) ** 2 / (root + jnp.abs(b))))
     return sinh_u, R / (D * sinh_u)
 
 
@@ -176,14 +170,12 @@ class _Nodes(NamedTuple):
 def _nodes_u(orbit: _Orbit, n: int) -> _Nodes:
     """u = middle - half cos(phi), phi from 0 at pericentre to pi at apocentre."""
     middle, half = 0.5 * (orbit.u_peri + orbit.u_apo), 0.5 * (orbit.u_apo - orbit.u_peri)
-    exp_u = orbit.sinh_u + jnp.sqrt(1 + orbit.sinh_u**2)
 
     def node(phi: Any) -> _Nodes:
         d = middle - half * jnp.cos(phi)
         p = jnp.sqrt(jnp.maximum(orbit.momentum_u(d), _FLOOR**2))
         du = half * jnp.sin(phi)
-        grow = exp_u * jnp.exp(d)
-        return _Nodes(du * p, du / p, (0.5 * (grow - 1 / grow)) ** 2)
+        return _Nodes(du * p, du / p, _sinh(orbit.exp_u, d) ** 2)
 
     return _over_nodes(node, (np.arange(n) + 0.5) * np.pi / n)
 
@@ -191,25 +183,24 @@ def _nodes_u(orbit: _Orbit, n: int) -> _Nodes:
 def _concentration(orbit: _Orbit) -> Any:
     """kappa of the map tan psi = kappa tan chi, which crowds nodes towards the plane where the disk is thin.
 
-    The least kappa for which chi's strip of analyticity is widest, for a force law like that of Phi = sqrt(z^2 + b^2), whose
+    The kappa for which chi's strip of analyticity is widest for a force law like that of Phi = sqrt(z^2 + b^2), whose
     b / z_max follows from the curvature of p_v^2 at the plane. It is 1, no crowding, for a harmonic oscillation.
     """
-    ratio = orbit.slope * (orbit.t + orbit.t_max) ** 2 / orbit.momentum_t(-orbit.t)
+    ratio = orbit.slope * (orbit.y + orbit.y_max) / orbit.momentum_y(-orbit.y)
     return jax.lax.stop_gradient(1 / jnp.sqrt(2 * jnp.clip(ratio, 1.0, 1e4) - 1))
 
 
 def _nodes_v(orbit: _Orbit, kappa: Any, n: int) -> _Nodes:
     """cos v = t_max sin(psi), psi from 0 at the plane to pi / 2; the orbit repeats it four times."""
-    t_max = orbit.t + orbit.t_max
+    y_max = orbit.y + orbit.y_max
 
     def node(chi: Any) -> _Nodes:
         cosine, sine = jnp.cos(chi), kappa * jnp.sin(chi)
         norm = cosine**2 + sine**2
-        t = t_max * sine / jnp.sqrt(norm)
-        p = jnp.sqrt(jnp.maximum(orbit.momentum_t(t - orbit.t), _FLOOR**2))
-        sin2_v = (1 - t) * (1 + t)
-        dv = t_max * cosine * kappa / (norm * jnp.sqrt(norm * sin2_v))
-        return _Nodes(dv * p, dv / p, sin2_v)
+        y = y_max * sine**2 / norm
+        p = jnp.sqrt(jnp.maximum(orbit.momentum_y(y - orbit.y), _FLOOR**2))
+        dv = cosine * kappa / norm * jnp.sqrt(y_max / (norm * (1 - y)))
+        return _Nodes(dv * p, dv / p, 1 - y)
 
     return _over_nodes(node, (np.arange(n) + 0.5) * np.pi / (2 * n))
 
@@ -218,7 +209,7 @@ def _over_nodes(node: Function, phases: np.ndarray) -> _Nodes:
     return jax.lax.map(node, jnp.asarray(phases))
 
 
-def actions(w: PhaseSpace, D: Any, potential: Function, nodes: tuple[int, int] = (NODES_U, NODES_V)) -> tuple:
+def actions(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int, int] = (NODES_U, NODES_V)) -> tuple:
     """J_R, L_z, J_z [kpc km/s] of one bound star.
 
     w: `PhaseSpace` of scalars; D: focal length [kpc]; potential: Phi(R, z) [(km/s)^2]. NaN where a turning point is not
@@ -236,7 +227,7 @@ def _up_to(phase: Any, n: int) -> Any:
     return (phase + jnp.asarray(cosines) @ jnp.sin(m * phase)) / n
 
 
-def actions_angles(w: PhaseSpace, D: Any, potential: Function, nodes: tuple[int, int] = (NODES_U, NODES_V)) -> tuple:
+def actions_angles(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int, int] = (NODES_U, NODES_V)) -> tuple:
     """Actions as `actions`, angles theta_R, theta_phi, theta_z [rad, in 0 to 2 pi] and frequencies Omega_R, Omega_phi,
     Omega_z [km/s/kpc] of one bound star.
 
@@ -250,9 +241,9 @@ def actions_angles(w: PhaseSpace, D: Any, potential: Function, nodes: tuple[int,
     # The star's own phases; the ratio p^2 / (product of distances to the turning points) is smooth through them.
     g_u = (orbit.p_u**2 + _FLOOR) / (-orbit.u_peri * orbit.u_apo)
     phi = jnp.arctan2(orbit.p_u / jnp.sqrt(g_u), 0.5 * (orbit.u_peri + orbit.u_apo))
-    g_v = (orbit.p_t**2 + _FLOOR) / (orbit.t_max * (orbit.t_max + 2 * orbit.t))
+    g_v = (orbit.p_t**2 + _FLOOR) / orbit.y_max
     side = jnp.where(w.z < 0, -1.0, 1.0)
-    chi = jnp.arctan2(side * orbit.t, side * kappa * orbit.p_t / jnp.sqrt(g_v))
+    chi = jnp.arctan2(side * jnp.sqrt(orbit.y), side * kappa * orbit.p_t / jnp.sqrt(g_v))
     up_to_u, up_to_v = _up_to(phi, nodes[0]), 0.5 * _up_to(2 * chi, nodes[1])
 
     L = orbit.L / D**2

@@ -1,0 +1,8 @@
+"""The generative path: abundances ~ a Gaussian process over actions, sampled with NUTS."""
+
+from .data import Data, prepare
+from .likelihood import LIKELIHOODS, Likelihood
+from .priors import sample_parameters
+from .sample import Posterior, sample_posterior
+
+__all__ = ["LIKELIHOODS", "Data", "Likelihood", "Posterior", "prepare", "sample_parameters", "sample_posterior"]

@@ -2,7 +2,20 @@
 
 from .catalogue import embedded_stars, read_stars
 from .mock import mock
+from .selection import CutFlow, parse_override, recipes, select
 from .stars import Provenance, Stars
 from .table import read_table, write_table
 
-__all__ = ["Provenance", "Stars", "embedded_stars", "mock", "read_stars", "read_table", "write_table"]
+__all__ = [
+    "CutFlow",
+    "Provenance",
+    "Stars",
+    "embedded_stars",
+    "mock",
+    "parse_override",
+    "read_stars",
+    "read_table",
+    "recipes",
+    "select",
+    "write_table",
+]

@@ -120,9 +120,8 @@ def read_stars(
         if error is not None:
             errors[element] = error
 
-    repeated = keep.sum() - len(np.unique(np.stack([values["ra"][keep], values["dec"][keep]]), axis=1).T)
-    if repeated:
-        notes.append(f"{repeated} rows repeat the position of another; is a star in the table more than once?")
+    notes += _strange({name: v[keep] for name, v in values.items()}, table)
+    notes += table_meta(table).get("notes", [])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     settings: list[tuple[str, float | str]] = [("parallax_zero_point", parallax_zero_point)] * (depth == "parallax")
@@ -139,6 +138,25 @@ def read_stars(
     row = np.arange(len(table))
     measured = {"abundances": abundances, "errors": errors, "astrometric_errors": astrometric_errors}
     return Stars(**values, **measured, row=row, provenance=provenance)[keep]  # type: ignore[arg-type]
+
+
+def _strange(values: Mapping[str, np.ndarray], table: Table) -> list[str]:
+    """What to tell the user of rows that are kept though something about them is odd."""
+    sky = np.stack([values["ra"], values["dec"]])
+    odd = {
+        "repeat the position of another; is a star there twice?": sky.shape[1] - np.unique(sky, axis=1).shape[1],
+        "are nearer than 10 pc; are their parallaxes in mas?": np.sum(values["distance"] < 0.01),
+        "have |radial_velocity| > 1000 km/s": np.sum(np.abs(values["radial_velocity"]) > 1000),
+    }
+    notes = [f"{count} rows {what}" for what, count in odd.items() if count]
+    if (
+        "ref_epoch" in table.colnames
+        and (epochs := np.unique(np.ma.compressed(np.ma.asarray(table["ref_epoch"])))).size > 1
+    ):
+        notes.append(
+            f"positions are of {epochs.size} epochs ({epochs[0]:g} to {epochs[-1]:g}) and are not brought to one"
+        )
+    return notes
 
 
 def _abundance(get: _Columns, element: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:

@@ -6,8 +6,8 @@ nor anybody's, has a part in the answer.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import astropy.coordinates as coord
 import astropy.units as u
@@ -19,48 +19,20 @@ from .. import constants as const
 from ..dynamics.potential import halo_mass
 from ..errors import InputError
 from ..parameters import Parameters
+from .labels import LABELS, mean_labels, scatter
 from .orbits import Orbits, integrate
 from .table import META_KEY
 
-__all__ = ["LABELS", "Label", "mock"]
+__all__ = ["mock"]
 
+_SINCE = 250  # steps, that is, 500 Myr, since a stress was applied
 _EARLIEST = 500  # steps, that is, 1 Gyr: by then phases have forgotten that all orbits start in the plane
+FOOTPRINTS = ("all-sky", "pencil-beams", "magnitude-limit")
 _CHUNK = 1000  # orbits at once: 250 MB
 _TRIES = 32  # moments at which an orbit may be seen before another one is taken in its place
 
 
 _FIDUCIAL = Parameters()
-
-
-class Label(NamedTuple):
-    """How one element depends on the torus, and what blurs it.
-
-    mean + radial (L_z / v_circ - R0) + vertical s(z_max^2, 1 kpc) + eccentric s((r_apo - r_peri)^2, 4 kpc), where
-    s(x^2, c) = x^2 / (x^2 + c^2), plus Normal scatter. Scatters of two elements correlate by the product of their
-    `loadings` on two common causes. In dex, `radial` in dex/kpc; `error` is the median measurement error.
-    """
-
-    mean: float
-    radial: float
-    vertical: float
-    eccentric: float
-    scatter: float
-    loadings: tuple[float, float]
-    error: float
-
-
-# Gradients and amplitudes after Hayden et al. 2015 and Price-Whelan et al. 2021 (Figs. 3, 4), on the strong side;
-# errors after Joensson et al. 2020. The loadings make [Mg/Fe] and [O/Fe] correlate by 0.90, [Fe/H] with both by -0.52.
-LABELS: Mapping[str, Label] = {
-    "FE_H": Label(0.00, -0.060, -0.50, -0.10, 0.080, (-0.55, 0.60), 0.010),
-    "C_FE": Label(-0.02, -0.010, 0.08, 0.02, 0.060, (0.30, -0.30), 0.020),
-    "N_FE": Label(0.15, -0.015, -0.10, -0.03, 0.080, (-0.30, 0.40), 0.025),
-    "O_FE": Label(0.02, 0.012, 0.28, 0.05, 0.040, (0.95, 0.00), 0.015),
-    "MG_FE": Label(0.02, 0.010, 0.25, 0.05, 0.040, (0.95, 0.00), 0.013),
-    "SI_FE": Label(0.00, 0.008, 0.18, 0.03, 0.035, (0.90, 0.00), 0.013),
-    "MN_FE": Label(-0.03, -0.030, -0.22, -0.04, 0.040, (-0.60, 0.50), 0.017),
-    "NI_FE": Label(0.02, -0.010, -0.05, -0.01, 0.025, (0.10, 0.50), 0.012),
-}
 
 
 def _disk_orbits(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,21 +46,65 @@ def _disk_orbits(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarr
     return guiding, np.zeros(n), np.stack([vR, np.full(n, const.V_CIRC), vz])
 
 
-def _observe(rng: np.random.Generator, orbits: Orbits, truth: Any, d_max: float) -> tuple[np.ndarray, np.ndarray]:
+def _disturb(rng: np.random.Generator, orbits: Orbits, truth: Any, kick: float) -> Orbits:
+    """The same stars 500 Myr after a vertical kick [km/s] at a random moment, in the mass model of `truth`."""
+    n = orbits.L_z.size
+    time = rng.integers(_EARLIEST, len(orbits.R), n)
+    R, z, vR, vT, vz = (getattr(orbits, name)[time, np.arange(n)] for name in ("R", "z", "vR", "vT", "vz"))
+    later = integrate(R, z, np.stack([vR, vT, vz + kick]), truth, _SINCE)
+    now = {name: getattr(later, name)[-1:] for name in ("R", "z", "vR", "vT", "vz")}
+    return orbits._replace(**now, energy_drift=max(orbits.energy_drift, later.energy_drift))
+
+
+Footprint = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+
+
+def _pencil_beams(rng: np.random.Generator) -> Footprint:
+    """300 fields of 1.5 degrees, two thirds of them within 16 degrees of the plane, as APOGEE's."""
+    l = rng.uniform(0, 2 * np.pi, 300)  # noqa: E741 (Galactic longitude)
+    sin_b = np.where(np.arange(300) < 200, np.sin(np.radians(rng.uniform(-16, 16, 300))), rng.uniform(-1, 1, 300))
+    cos_b = np.sqrt(1 - sin_b**2)
+    fields = np.stack([cos_b * np.cos(l), cos_b * np.sin(l), sin_b])
+
+    def seen(_: np.random.Generator, position: np.ndarray) -> np.ndarray:
+        direction = position / np.linalg.norm(position, axis=0)
+        return np.array([(fields.T @ row).max(axis=0) for row in direction.swapaxes(0, 1)]) > np.cos(np.radians(1.5))
+
+    return seen
+
+
+def _magnitude_limit(rng: np.random.Generator, position: np.ndarray) -> np.ndarray:
+    """Giants of absolute magnitude -1 +- 1.2 down to apparent magnitude 9.5."""
+    modulus = 5 * np.log10(np.linalg.norm(position, axis=0) / 0.01)
+    return rng.normal(-1.0, 1.2, modulus.shape) + modulus < 9.5
+
+
+def _footprint(name: str, rng: np.random.Generator) -> Footprint | None:
+    if name == "pencil-beams":
+        return _pencil_beams(rng)
+    return _magnitude_limit if name == "magnitude-limit" else None
+
+
+def _observe(
+    rng: np.random.Generator, orbits: Orbits, truth: Any, d_max: float, footprint: Footprint | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Galactocentric x, y, z [kpc], vx, vy, vz [km/s] (6, n) of the orbits seen near the Sun, and which (n,) those are.
 
     Among random moments and azimuths the first within d_max of the Sun is taken, so that all phases of a torus are as
     likely as the selection, a function of position alone, makes them.
     """
     n = orbits.L_z.size
-    time = rng.integers(_EARLIEST, len(orbits.R), (_TRIES, n))
+    time = rng.integers(min(_EARLIEST, len(orbits.R) - 1), len(orbits.R), (_TRIES, n))
     wedge = np.arcsin(min(d_max / const.R0, 1.0))
     phi = rng.uniform(-wedge, wedge, (_TRIES, n))
     R, z, vR, vT, vz = (getattr(orbits, name)[time, np.arange(n)] for name in ("R", "z", "vR", "vT", "vz"))
     cosine, sine = np.cos(phi), np.sin(phi)
     x, y = -R * cosine, R * sine
     z_sun = truth.z_sun * const.PC
-    seen = (x + np.sqrt(const.R0**2 - z_sun**2)) ** 2 + y**2 + (z - z_sun) ** 2 < d_max**2
+    position = np.stack([x + np.sqrt(const.R0**2 - z_sun**2), y, z - z_sun])
+    seen = np.sum(position**2, axis=0) < d_max**2
+    if footprint is not None:
+        seen &= footprint(rng, position)
     first, found = seen.argmax(axis=0), np.flatnonzero(seen.any(axis=0))
     w = np.stack([x, y, z, -vR * cosine + vT * sine, vR * sine + vT * cosine, vz])
     return w[:, first[found], found], found
@@ -116,32 +132,6 @@ def _sky(w: np.ndarray, truth: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _saturating(x: np.ndarray, scale: float) -> np.ndarray:
-    """Even in x, hence smooth in the action that grows as x^2, and never above 1."""
-    return x**2 / (x**2 + scale**2)
-
-
-def _mean_labels(torus: Mapping[str, np.ndarray], labels: Sequence[Label]) -> np.ndarray:
-    """Mean abundance [dex] (N, E) on each star's torus."""
-    mean, radial, vertical, eccentric = np.array([label[:4] for label in labels]).T
-    inputs = np.stack([
-        np.ones_like(torus["L_z"]),
-        torus["L_z"] / const.V_CIRC - const.R0,
-        _saturating(torus["z_max"], 1.0),
-        _saturating(torus["r_apo"] - torus["r_peri"], 4.0),
-    ])  # fmt: skip
-    return inputs.T @ np.stack([mean, radial, vertical, eccentric])
-
-
-def _scatter_covariance(labels: Sequence[Label]) -> np.ndarray:
-    """Covariance [dex^2] (E, E) of the scatter about the mean abundances."""
-    loadings = np.array([label.loadings for label in labels])
-    correlation = loadings @ loadings.T
-    np.fill_diagonal(correlation, 1.0)
-    scatter = np.array([label.scatter for label in labels])
-    return correlation * np.outer(scatter, scatter)
-
-
 def mock(
     stars: int,
     seed: int,
@@ -149,21 +139,32 @@ def mock(
     elements: Sequence[str] = tuple(LABELS),
     *,
     d_max: float = 2.0,
-    scatter: float = 1.0,
     abundance_errors: bool = True,
     gaia_errors: bool = False,
+    footprint: str = "all-sky",
+    skew: float = 0.0,
+    conical: bool = False,
+    abundance_selection: float = 0.0,
+    kick: float = 0.0,
+    growth: float = 0.0,
     progress: bool = True,
 ) -> Table:
     """A synthetic catalogue of disk stars within `d_max` [kpc] of the Sun, in the mass model of `truth`.
 
     Columns as in `read_stars`: ra dec [deg], parallax [mas], pmra pmdec [mas/yr], radial_velocity [km/s], their
-    `_error`, and the `elements` (names in `LABELS`) with `_ERR` [dex]; then the torus of each star, L_z [kpc km/s],
-    z_max, r_apo, r_peri [kpc], which no method may use. `scatter` multiplies the intrinsic scatter. Errors of
-    abundances, and with `gaia_errors` those of astrometry and radial velocity, differ from star to star and are added
-    to the values; without, their columns are zero. The truth and every setting are in the metadata; the same seed gives
-    the same table.
+    `_error`, and the `elements` (names in `otibayes.stars.labels.LABELS`) with `_ERR` [dex]; then the torus of each
+    star, L_z [kpc km/s], z_max, r_apo, r_peri [kpc], which no method may use. Errors of abundances, and with
+    `gaia_errors` those of astrometry and radial velocity, differ from star to star and are added to the values;
+    without, their columns are zero. `footprint` is "all-sky", "pencil-beams" or "magnitude-limit". The truth and every
+    setting are in the metadata; the same seed gives the same table.
 
-    Raises `InputError` for an element without a label, no stars, d_max outside (0, 8] kpc, or a negative halo mass.
+    Stresses, all off by default, break an assumption each: `skew` (of the scatter), `conical` (labels linear in z_max),
+    `abundance_selection` (log odds of being kept, per dex of the first element and kpc of |z|), `kick` [km/s] (given
+    to every star's vz 500 Myr ago: a phase spiral), `growth` (fraction by which the disk's mass suddenly grew, 500 Myr
+    ago). With the last two the torus is that before.
+
+    Raises `InputError` for an element without a label, an unknown footprint, no stars, d_max outside (0, 8] kpc, or a
+    negative halo mass.
     """
     unknown = [element for element in elements if element not in LABELS]
     if unknown or not elements:
@@ -171,26 +172,38 @@ def mock(
         raise InputError(f"no label for element {wanted}; choose from {', '.join(LABELS)}")
     if stars < 1 or not 0 < d_max <= 8:
         raise InputError(f"stars={stars} and d_max={d_max:g} kpc: at least one star and 0 < d_max <= 8 kpc are needed")
+    if footprint not in FOOTPRINTS:
+        raise InputError(f"no footprint {footprint}; choose from {', '.join(FOOTPRINTS)}")
     if not halo_mass(truth) > 0:
         raise InputError(f"m_disk={truth.m_disk:g}, h_z={truth.h_z:g}: leaves no mass for the halo; lower m_disk")
     rng = np.random.default_rng(seed)
-    drift, seen, tori = 0.0, [], []
-    with tqdm(total=stars, desc="orbits", unit="star", disable=not progress) as bar:
-        while bar.n < stars:
+    beams = _footprint(footprint, rng)
+    past = truth._replace(m_disk=truth.m_disk * (1 - growth)) if growth else truth
+    # Where the selection depends on abundances, half of the stars are there to be lost.
+    total = 2 * stars if abundance_selection else stars
+    drift, done, seen, tori = 0.0, 0, [], []
+    with tqdm(total=total, desc="orbits", unit="star", disable=not progress) as bar:
+        while done < total:
             # A short first chunk would leave later ones to make up for orbits that never come near.
-            orbits = integrate(*_disk_orbits(rng, min(_CHUNK, stars + 20)), truth)
-            w, found = _observe(rng, orbits, truth, d_max)
-            w, found = w[:, : stars - bar.n], found[: stars - bar.n]
+            orbits = integrate(*_disk_orbits(rng, min(_CHUNK, total + 20)), past)
+            if kick or growth:
+                orbits = _disturb(rng, orbits, truth, kick)
+            w, found = _observe(rng, orbits, truth, d_max, beams)
+            w, found = w[:, : total - done], found[: total - done]
             seen.append(w)
             tori.append(np.stack([orbits.L_z, orbits.z_max, orbits.r_apo, orbits.r_peri])[:, found])
             drift = max(drift, orbits.energy_drift)
+            done += found.size
             bar.update(found.size)
-    sky = _sky(np.concatenate(seen, axis=1), truth)
+    w = np.concatenate(seen, axis=1)
     torus = dict(zip(("L_z", "z_max", "r_apo", "r_peri"), np.concatenate(tori, axis=1), strict=True))
-
     chosen = [LABELS[element] for element in elements]
-    covariance = scatter**2 * _scatter_covariance(chosen)
-    values = _mean_labels(torus, chosen) + rng.multivariate_normal(np.zeros(len(chosen)), covariance, stars)
+    values = mean_labels(torus, chosen, conical) + scatter(rng, total, chosen, skew)
+    if abundance_selection:
+        log_odds = abundance_selection * values[:, 0] * np.abs(w[2])
+        kept = np.sort(np.argsort(log_odds + rng.gumbel(size=total))[-stars:])
+        w, values, torus = w[:, kept], values[kept], {name: column[kept] for name, column in torus.items()}
+    sky = _sky(w, truth)
     errors = np.zeros_like(values)
     if abundance_errors:
         # Lognormal about each element's median, within what ASPCAP reports for giants.
@@ -203,8 +216,10 @@ def mock(
             sky_errors[name] = median * common
             sky[name] = sky[name] + sky_errors[name] * rng.normal(size=stars)
     settings = {
-        "stars": stars, "seed": seed, "elements": list(elements), "d_max": d_max, "scatter": scatter,
-        "abundance_errors": abundance_errors, "gaia_errors": gaia_errors, "energy_drift": drift,
+        "stars": stars, "seed": seed, "elements": list(elements), "d_max": d_max,
+        "abundance_errors": abundance_errors, "gaia_errors": gaia_errors, "footprint": footprint, "skew": skew,
+        "conical": conical, "abundance_selection": abundance_selection, "kick": kick, "growth": growth,
+        "energy_drift": drift,
     }  # fmt: skip
     labels = {element: LABELS[element]._asdict() for element in elements}
     meta = {"truth": {k: float(v) for k, v in truth._asdict().items()}, "settings": settings, "labels": labels}

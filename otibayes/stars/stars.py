@@ -1,7 +1,7 @@
 """`Stars`: what every later stage needs of a catalogue, as plain arrays, with a record of where they came from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -68,8 +68,10 @@ class Stars:
 
     def __getitem__(self, index: Any) -> "Stars":
         """The stars that a mask, slice, integer or integer array picks out; the provenance is kept."""
-        picked = np.atleast_1d(np.arange(len(self))[np.asarray(index) if not isinstance(index, slice) else index])
-        return jax.tree.map(lambda values: values[picked], self)
+        picked = np.atleast_1d(np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)])
+        # Not jax.tree.map, which would sort the elements.
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "provenance"}
+        return replace(self, **{name: _pick(values, picked) for name, values in arrays.items()})
 
     @property
     def heliocentric(self) -> jax.Array:
@@ -97,6 +99,12 @@ class Stars:
             provenance=replace(self.provenance, dropped=self.provenance.dropped + dropped),
         )
         return chosen[keep]
+
+
+def _pick(values: Any, rows: np.ndarray) -> Any:
+    if isinstance(values, dict):
+        return {name: array[rows] for name, array in values.items()}
+    return None if values is None else values[rows]
 
 
 def first_reason(bad: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, tuple[tuple[str, int], ...]]:

@@ -5,19 +5,32 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import astropy.units as u
 import numpy as np
-from astropy.table import Table
+from astropy.io import fits
+from astropy.table import MaskedColumn, Table
 
 from ..errors import InputError
 
-__all__ = ["META_KEY", "column_values", "read_table", "similar_names", "table_meta", "write_table"]
+__all__ = [
+    "META_KEY",
+    "column_names",
+    "column_values",
+    "read_columns",
+    "read_table",
+    "similar_names",
+    "table_meta",
+    "write_table",
+]
 
 META_KEY = "OTIBAYES"  # eight characters, and its value one JSON string, because that is what a FITS header can hold
+
+_BYTES_AT_ONCE = 200_000_000  # of a FITS table
 
 _FORMATS = {
     ".fits": "fits",
@@ -65,6 +78,66 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     if len(table) == 0:
         raise InputError(f"{path}: the table is empty (0 rows, {len(table.colnames)} columns); nothing to work on")
     return table
+
+
+def column_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of a table's columns; of a FITS file nothing but headers is read."""
+    path = Path(path)
+    if not path.is_file() or _format(path) != "fits":
+        return read_table(path).colnames
+    with _first_fits_table(path) as hdu:
+        return list(hdu.columns.names)
+
+
+def read_columns(path: str | os.PathLike[str], columns: Iterable[str]) -> Table:
+    """Only these columns of a table. A FITS file is read in parts, so that memory holds no more than the columns.
+
+    Raises `InputError` as `read_table`.
+    """
+    path, columns = Path(path), list(columns)
+    if not path.is_file() or _format(path) != "fits":
+        return read_table(path)[columns]
+    with _first_fits_table(path) as hdu:
+        rows, step = hdu.header["NAXIS2"], max(1, _BYTES_AT_ONCE // hdu.header["NAXIS1"])
+        null = {c: hdu.columns[c].null for c in columns}
+        unit = {c: hdu.columns[c].unit for c in columns}
+    if rows == 0:
+        raise InputError(f"{path}: the table is empty (0 rows); nothing to work on")
+    parts: dict[str, list[np.ndarray]] = {c: [] for c in columns}
+    for start in range(0, rows, step):
+        # Opened anew, because the pages of a memory map count as memory until it is closed.
+        with _first_fits_table(path) as hdu:
+            data = hdu.data[start : start + step]
+            for c in columns:
+                parts[c].append(np.array(data[c]))
+    table = Table()
+    for c, arrays in parts.items():
+        values = np.concatenate(arrays)
+        table[c] = values if null[c] is None else MaskedColumn(values, mask=values == null[c])
+        table[c].unit = unit[c]
+    return table
+
+
+@contextmanager
+def _first_fits_table(path: Path) -> Iterator[fits.BinTableHDU]:
+    """The first table of a FITS file, memory-mapped, after a look at whether the file is as long as its header says."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*truncated.*")  # told below, as an error
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        try:
+            hdus = fits.open(path, memmap=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read as fits: {error}; is it complete, and that format?") from error
+        with hdus:
+            hdu = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)), None)
+            if hdu is None:
+                raise InputError(f"{path}: cannot be read as fits: no table in it; is it a catalogue?")
+            missing = hdu.fileinfo()["datLoc"] + hdu.header["NAXIS1"] * hdu.header["NAXIS2"] - path.stat().st_size
+            if missing > 0:
+                raise InputError(
+                    f"{path}: cannot be read as fits: truncated, {missing} bytes are missing; copy it again"
+                )
+            yield hdu
 
 
 def write_table(table: Table, path: str | os.PathLike[str]) -> None:

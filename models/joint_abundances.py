@@ -1,0 +1,38 @@
+r"""The four-parameter, many-element model: abundances depend on the actions, and on nothing else.
+
+For star n with actions J_n(theta) and abundances X_n (E elements, standardised by the sample's own mean and sd),
+
+    theta ~ the parameter table            m_disk, h_z, z_sun, vz_sun
+    X_n   ~ Normal(f(J_n), Sigma)          Sigma = diag(s) C diag(s), with the measurement errors in it
+    f_e   = c_e + beta_e . (J_R, L_z, J_z) + GP(0, a_e^2 k)
+    k     = squared exponential in (sqrt J_R, L_z, sqrt J_z), made even in both roots, lengths l (3,)
+
+    l   ~ LogNormal(log 2, 0.4)    a field that bends over the width of the disk, not within a fraction of it
+    a_e ~ LogNormal(log 0.5, 1)    half the scatter of the sample, within a factor of 7
+    s_e ~ LogNormal(log 0.9, 0.3)  most of that scatter is not explained by the actions
+    C   ~ LKJ(2)
+
+c and beta are integrated out with wide priors, the GP with its own; where stars lie is conditioned on, so that no
+selection in phase space matters.
+"""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+from otibayes.generative import Likelihood, sample_parameters
+
+
+def joint_abundances(likelihood: Likelihood) -> None:
+    """Sample theta and the hyperparameters of all elements jointly; `likelihood` holds stars and elements."""
+    theta = sample_parameters(likelihood.data.model)
+    elements = len(likelihood.elements)
+    lengths = numpyro.sample("length_scale", dist.LogNormal(jnp.log(2.0), 0.4).expand([3]).to_event(1))
+    amplitude = numpyro.sample("amplitude", dist.LogNormal(jnp.log(0.5), 1.0).expand([elements]).to_event(1))
+    scatter = numpyro.sample("scatter", dist.LogNormal(jnp.log(0.9), 0.3).expand([elements]).to_event(1))
+    correlation = jnp.eye(1)
+    if elements > 1:
+        correlation = numpyro.sample("correlation_cholesky", dist.LKJCholesky(elements, 2.0))
+    numpyro.factor(
+        "abundances", likelihood(theta, "expsquared", lengths, amplitude, scatter_cholesky=scatter[:, None] * correlation)
+    )

@@ -1,0 +1,117 @@
+"""The Gaussian process over actions: inputs, the even kernel, and the cosine basis that converges to it.
+
+Inputs are x = (sqrt J_R, L_z - L_0, sqrt J_z) in fixed fiducial units, never in units of statistics of J(theta), which
+would let the scaling swallow the parameters. A field that is smooth in the actions is even in both roots, so the kernel
+is k(x, x') summed over the signs of both roots of x' (`even_kernel`), and the basis is of cosines (`Basis`): Solin &
+Sarkka 2020 with reflecting boundaries.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tinygp import kernels
+
+from ..constants import R0, V_CIRC
+from ..errors import InputError
+
+__all__ = ["KERNELS", "Basis", "even_kernel", "features", "inputs", "linear_terms", "make_basis", "spectrum"]
+
+# kpc km/s: typical of the disk near the Sun, so that inputs and linear terms are of order one
+_J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
+_L_Z_ZERO = R0 * V_CIRC
+_REFERENCE_LENGTH = 2.0  # in units of the inputs: which basis functions to keep is decided for it
+_ROOTS = np.array([True, False, True])  # inputs in which the field is even
+
+KERNELS = ("expsquared", "matern32", "matern52")
+
+
+def inputs(J: jax.Array) -> jax.Array:
+    """x = (sqrt(J_R), L_z - L_0, sqrt(J_z)) / (sqrt 30, 300, sqrt 10), dimensionless, of actions J (..., 3) [kpc km/s]."""
+    J_R, L_z, J_z = J[..., 0], J[..., 1], J[..., 2]
+    return jnp.stack([jnp.sqrt(J_R / _J_R_UNIT), (L_z - _L_Z_ZERO) / _L_Z_UNIT, jnp.sqrt(J_z / _J_Z_UNIT)], -1)
+
+
+def linear_terms(x: jax.Array) -> jax.Array:
+    """1, J_R / 30, (L_z - L_0) / 300, J_z / 10 (..., 4) of inputs x (..., 3)."""
+    return jnp.stack([jnp.ones_like(x[..., 0]), x[..., 0] ** 2, x[..., 1], x[..., 2] ** 2], -1)
+
+
+def even_kernel(kernel: str, lengths: Any) -> Callable[[Any, Any], Any]:
+    """k(x, x') summed over the signs of both roots, of two points (3,); unit variance far from the axes.
+
+    Lengths (3,) in units of the inputs. Distances are Euclidean for every kernel (tinygp's own Matern ones are L1).
+    """
+    stationary = {
+        "expsquared": lambda: kernels.ExpSquared(distance=kernels.distance.L2Distance()),
+        "matern32": lambda: kernels.Matern32(distance=kernels.distance.L2Distance()),
+        "matern52": lambda: kernels.Matern52(distance=kernels.distance.L2Distance()),
+    }[_known(kernel)]()
+    signs = jnp.asarray([[a, 1.0, b] for a in (1, -1) for b in (1, -1)])
+
+    def k(x: Any, y: Any) -> Any:
+        return sum(stationary.evaluate(x / lengths, sign * y / lengths) for sign in signs)
+
+    return k
+
+
+def _known(kernel: str) -> str:
+    if kernel not in KERNELS:
+        raise InputError(f"kernel {kernel!r} has no spectral density here; choose one of {', '.join(KERNELS)}")
+    return kernel
+
+
+class Basis(NamedTuple):
+    """Products of cosines on the box `low` to `high` (3,) of the inputs; `degrees` (M, 3) counts half waves."""
+
+    low: np.ndarray
+    high: np.ndarray
+    degrees: np.ndarray
+
+
+def make_basis(x: np.ndarray, size: int = 96, margin: float = 2.0) -> Basis:
+    """The `size` cosine products of largest prior variance on a box around inputs x (N, 3).
+
+    The box exceeds the inputs by `margin` reference lengths, beyond which boundaries no longer matter, on the sides that
+    are not an axis of symmetry.
+    """
+    pad = margin * _REFERENCE_LENGTH
+    low = np.where(_ROOTS, 0.0, x.min(0) - pad)
+    high = x.max(0) + pad
+    most = int(np.ceil(3 * size ** (1 / 3))) + 1
+    degrees = np.stack(np.meshgrid(*[np.arange(most)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    frequency = np.linalg.norm(np.pi * degrees / (high - low), axis=1)
+    return Basis(low, high, degrees[np.argsort(frequency, kind="stable")[:size]])
+
+
+def features(basis: Basis, x: jax.Array) -> jax.Array:
+    """Basis values (M,) at one input x (3,), by recurrence; NaN outside the box."""
+    most = int(basis.degrees.max())
+    cosine = jnp.cos(jnp.pi * (x - basis.low) / (basis.high - basis.low))
+    waves = [jnp.ones_like(cosine), cosine]
+    for _ in range(2, most + 1):
+        waves.append(2 * cosine * waves[-1] - waves[-2])
+    table = jnp.stack(waves)
+    product = table[basis.degrees[:, 0], 0] * table[basis.degrees[:, 1], 1] * table[basis.degrees[:, 2], 2]
+    inside = jnp.all((x >= basis.low) & (x <= basis.high))
+    return jnp.where(inside, product, jnp.nan)
+
+
+def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
+    """Prior variances (M,) of the coefficients for the even kernel of unit variance and lengths (3,).
+
+    The kernel's spectral density at the basis' frequencies (Rasmussen & Williams 2006, section 4.2) times the weight of a
+    cosine series.
+    """
+    width = basis.high - basis.low
+    q = jnp.sum((jnp.pi * basis.degrees / width * lengths) ** 2, -1)
+    nu = {"matern32": 1.5, "matern52": 2.5}.get(_known(kernel))
+    if nu is None:
+        density = (2 * jnp.pi) ** 1.5 * jnp.exp(-0.5 * q)
+    else:
+        constant = {1.5: 32 * np.pi * 3**1.5, 2.5: 64 * np.pi * 5**2.5}[nu]
+        density = constant / (2 * nu + q) ** (nu + 1.5)
+    weight = np.prod(np.where(basis.degrees == 0, 1.0, 2.0) / width, -1)
+    return jnp.prod(jnp.asarray(lengths)) * density * weight

@@ -1,0 +1,163 @@
+"""The stars as the likelihood sees them: actions as a function of theta, and abundances in fixed units."""
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..dynamics import MassModel, PhaseSpace, focal_length, galactocentric, star_actions
+from ..errors import InputError
+from .basis import Basis, inputs, make_basis
+
+__all__ = ["Data", "from_unbounded", "inputs_at", "prepare", "to_unbounded"]
+
+_BLOCK = 2048  # stars a block, so that intermediate arrays stay small
+_LEAST_STARS = 30
+
+
+def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
+    """The logit of each parameter's place between its bounds (P,): where any prior has no edge."""
+    return jnp.stack(
+        [jnp.log(value - p.low) - jnp.log(p.high - value) for p, value in zip(model.parameters, theta, strict=True)]
+    )
+
+
+def from_unbounded(u: Any, model: MassModel) -> Any:
+    """The inverse of `to_unbounded`."""
+    return model.Parameters(*(p.low + (p.high - p.low) * jax.nn.sigmoid(u[i]) for i, p in enumerate(model.parameters)))
+
+
+def _star(theta: jax.Array, star: jax.Array, delta: Any, model: MassModel) -> jax.Array:
+    parameters = model.Parameters(*theta)
+    return star_actions(galactocentric(star, parameters), delta, parameters, model)
+
+
+@partial(jax.jit, static_argnames="model")
+def _block(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
+    return inputs(jax.vmap(lambda star, delta: _star(theta, star, delta, model))(stars, delta))
+
+
+def inputs_at(theta: Any, stars: jax.Array, delta: jax.Array, model: MassModel) -> np.ndarray:
+    """Inputs of the Gaussian process (N, 3) at one theta, by one small program run block by block: not to be traced."""
+    vector = jnp.stack([jnp.asarray(value, float) for value in theta])
+    blocks = []
+    for start in range(0, len(delta), _BLOCK):
+        here = slice(start, start + _BLOCK)
+        padding = _BLOCK - len(delta[here])
+        block = (
+            jnp.pad(stars[here], ((0, padding), (0, 0)), mode="edge"),
+            jnp.pad(delta[here], (0, padding), mode="edge"),
+        )
+        blocks.append(np.asarray(_block(vector, *block, model))[: _BLOCK - padding])
+    return np.concatenate(blocks)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _all_actions(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
+    return _blocked(lambda star, delta: _star(theta, star, delta, model), stars, delta)
+
+
+def _forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[jax.Array, tuple]:
+    # Few parameters, many stars: forward mode needs no memory of the solver's steps
+    def value_and_tangents(star: Any, delta: Any) -> tuple[Any, Any]:
+        def f(theta: Any) -> tuple[Any, Any]:
+            J = _star(theta, star, delta, model)
+            return J, J
+
+        tangents, J = jax.jacfwd(f, has_aux=True)(theta)
+        return J, tangents
+
+    J, tangents = _blocked(value_and_tangents, stars, delta)
+    return J, (tangents, stars, delta)
+
+
+def _backward(model: MassModel, saved: tuple, cotangent: jax.Array) -> tuple:
+    tangents, stars, delta = saved
+    return jnp.einsum("nj,njp->p", cotangent, tangents), jnp.zeros_like(stars), jnp.zeros_like(delta)
+
+
+_all_actions.defvjp(_forward, _backward)
+
+
+def _blocked(function: Any, stars: jax.Array, delta: jax.Array) -> Any:
+    """vmap over stars, in blocks of one shape."""
+    n = stars.shape[0]
+    if n <= _BLOCK:
+        return jax.vmap(function)(stars, delta)
+    padding = -n % _BLOCK
+    stars = jnp.pad(stars, ((0, padding), (0, 0)), mode="edge").reshape(-1, _BLOCK, stars.shape[1])
+    delta = jnp.pad(delta, (0, padding), mode="edge").reshape(-1, _BLOCK)
+    values = jax.lax.map(lambda block: jax.vmap(function)(*block), (stars, delta))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], values)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """N stars with E elements. `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre`
+    (E,), over `scale` (E,) [dex]; `basis` covers their actions over the prior; `kept` (N,) indices into the given stars.
+    """
+
+    stars: jax.Array
+    delta: jax.Array
+    Y: jax.Array
+    elements: tuple[str, ...]
+    centre: np.ndarray
+    scale: np.ndarray
+    basis: Basis
+    kept: np.ndarray
+    model: MassModel
+
+    def __len__(self) -> int:
+        return self.Y.shape[0]
+
+    def actions(self, theta: Any) -> jax.Array:
+        """J_R, L_z, J_z [kpc km/s] (N, 3) at theta, with a reverse-mode derivative by forward mode."""
+        return _all_actions(
+            jnp.stack([jnp.asarray(value, float) for value in theta]), self.stars, self.delta, self.model
+        )
+
+
+def _grid(model: MassModel) -> list[Any]:
+    """Allowed corners of the prior, the middles of its edges and its centre; Gaussian priors to 3 sigma."""
+    axes = []
+    for p in model.parameters:
+        sd = p.prior_sd or np.inf
+        low, high = max(p.low, p.fiducial - 3 * sd), min(p.high, p.fiducial + 3 * sd)
+        axes.append((low, p.fiducial, high) if p.prior_sd is None else (low, high))
+    points = [model.Parameters(*map(float, point)) for point in itertools.product(*axes)]
+    return [theta for theta in points if bool(model.allowed(theta))]
+
+
+def prepare(stars: Any, elements: Sequence[str], model: MassModel, basis_size: int, delta: Any = "orbit") -> Data:
+    """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `elements`.
+
+    Stars unbound or unsolved at any allowed point of a coarse grid over the prior are left out, for every theta alike.
+    `basis_size` cosine products cover the actions over that grid. Raises `InputError` for fewer than 30 stars, or an
+    element that does not vary.
+    """
+    vectors = jnp.asarray(stars.heliocentric)
+    fiducial = model.Parameters()
+    if isinstance(delta, str):
+        delta = focal_length(PhaseSpace(*map(np.asarray, galactocentric(vectors, fiducial))), fiducial, delta, model)
+    delta = jnp.broadcast_to(jnp.asarray(delta, float), vectors.shape[:1])
+
+    with ThreadPoolExecutor(2) as pool:
+        x = np.stack(list(pool.map(lambda theta: inputs_at(theta, vectors, delta, model), _grid(model))))
+    kept = np.flatnonzero(np.isfinite(x).all((0, 2)))
+    if len(kept) < _LEAST_STARS:
+        raise InputError(f"only {len(kept)} stars can be used, of {len(x[0])}; the model needs {_LEAST_STARS} or more")
+
+    Y = np.stack([np.asarray(stars.abundances[e], float)[kept] for e in elements], 1)
+    centre, scale = Y.mean(0), Y.std(0)
+    for element, sd in zip(elements, scale, strict=True):
+        if not sd > 1e-9:
+            raise InputError(f"{element} is the same for all {len(kept)} stars, which can tell nothing; leave it out")
+    basis = make_basis(x[:, kept].reshape(-1, 3), basis_size)
+    standard = jnp.asarray((Y - centre) / scale)
+    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, basis, kept, model)

@@ -1,0 +1,155 @@
+"""ln p(abundances | actions): the Gaussian-process mean integrated out, elements joined by a full residual covariance.
+
+X_n ~ Normal(f(J_n), Sigma), f = linear terms + Gaussian process. Coefficients of the process are matrix-normal, kernel
+spectrum x A with A = diag(amplitude^2); those of the linear terms are spherical in units of Sigma, and wide. The
+generalised eigenvectors of (A, Sigma) then turn the E elements into E independent regressions of unit noise on one Gram
+matrix. `dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) are two computations of the same density.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from tinygp import GaussianProcess, kernels
+
+from ..errors import InputError
+from .basis import Basis, even_kernel, features, inputs, linear_terms, spectrum
+from .data import Data
+
+__all__ = [
+    "LIKELIHOODS",
+    "LINEAR_WIDTH",
+    "Likelihood",
+    "Statistic",
+    "dense_log_likelihood",
+    "hilbert_log_likelihood",
+    "statistic",
+]
+
+LIKELIHOODS = ("hilbert", "dense")
+DENSE_MOST = 2000  # stars: beyond, N^3 is hopeless
+
+LINEAR_WIDTH = 30.0  # prior sd of the linear terms' coefficients, in residual scatters per unit of their inputs
+
+
+class Statistic(NamedTuple):
+    """What hilbert_log_likelihood needs of N stars: sufficient for every hyperparameter where weights are common.
+
+    `gram` (M, M) = Phi^T Phi and `projection` (M, E) = Phi^T Y, with the 4 linear terms first; `square` (E, E) = Y^T Y;
+    `count` = N.
+    """
+
+    gram: Any
+    projection: Any
+    square: Any
+    count: Any
+
+
+def statistic(basis: Basis, x: jax.Array, Y: jax.Array) -> Statistic:
+    """The statistic of inputs x (N, 3) and abundances Y (N, E)."""
+    phi = jnp.concatenate([linear_terms(x), jax.vmap(lambda point: features(basis, point))(x)], 1)
+    return Statistic(phi.T @ phi, phi.T @ Y, Y.T @ Y, jnp.asarray(float(Y.shape[0])))
+
+
+def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
+    """W (E, E) and d (E,): W^T Sigma W = 1 and W^T A W = diag(d)."""
+    untied = amplitude * (1 + 1e-7 * jnp.arange(amplitude.shape[0]))  # equal eigenvalues have no gradient
+    half = jax.scipy.linalg.solve_triangular(scatter_cholesky, jnp.diag(untied), lower=True)
+    left, singular, _ = jnp.linalg.svd(half)
+    return jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1), singular**2
+
+
+def _normalisation(count: Any, scatter_cholesky: Any) -> Any:
+    elements = scatter_cholesky.shape[0]
+    return -count * (0.5 * elements * jnp.log(2 * jnp.pi) + jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky))))
+
+
+def hilbert_log_likelihood(
+    data: Statistic, basis: Basis, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any
+) -> Any:
+    """ln p(Y | x) with the coefficients integrated out (Solin & Sarkka 2020, section 3.3), from the `Statistic`.
+
+    lengths (3,) in units of the inputs; amplitude (E,) and Cholesky factor of Sigma (E, E) in units of Y.
+    """
+    rotation, d = _rotation(amplitude, scatter_cholesky)
+    projection = data.projection @ rotation
+    square = jnp.einsum("ie,ij,je->e", rotation, data.square, rotation)
+    linear = jnp.full(linear_terms(jnp.zeros(3)).shape, LINEAR_WIDTH)
+
+    def regression(d: Any, projection: Any, square: Any) -> Any:
+        scale = jnp.concatenate([linear, jnp.sqrt(d * spectrum(basis, kernel, lengths))])
+        precision = jnp.eye(scale.size) + scale[:, None] * data.gram * scale[None, :]
+        factor = jnp.linalg.cholesky(precision)
+        explained = jax.scipy.linalg.solve_triangular(factor, scale * projection, lower=True)
+        return -0.5 * (square - explained @ explained) - jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+    terms = jax.vmap(regression, in_axes=(0, 1, 0))(d, projection, square)
+    return _normalisation(data.count, scatter_cholesky) + jnp.sum(terms)
+
+
+def dense_log_likelihood(
+    x: jax.Array, Y: jax.Array, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any
+) -> Any:
+    """The same density by one tinygp Gaussian process over the N stars for each rotated element: N^3, for N <= 2,000.
+
+    x (N, 3) inputs, Y (N, E) abundances; the rest as `hilbert_log_likelihood`.
+    """
+    rotation, d = _rotation(amplitude, scatter_cholesky)
+    even = even_kernel(kernel, lengths)
+
+    def process(d: Any, y: Any) -> Any:
+        covariance = kernels.Custom(
+            lambda a, b: d * even(a, b) + LINEAR_WIDTH**2 * jnp.dot(linear_terms(a), linear_terms(b))
+        )
+        return GaussianProcess(covariance, x, diag=jnp.ones(x.shape[0])).log_probability(y)
+
+    unit_noise = jax.vmap(process, in_axes=(0, 1))(d, Y @ rotation)
+    half_log_two_pi = 0.5 * Y.size * jnp.log(2 * jnp.pi)
+    return _normalisation(float(Y.shape[0]), scatter_cholesky) + jnp.sum(unit_noise) + half_log_two_pi
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """ln p(abundances | theta, hyperparameters) of the stars in `data`: what a model in `models/` is given.
+
+    Computed by the `kind` "hilbert" or "dense" ("none" is 0: the prior alone). `source`, a function of theta, replaces
+    the stars as where the statistic of "hilbert" comes from: a response surface. -inf where a star's actions are
+    undefined or leave the basis' box, or theta leaves the surface's region.
+    """
+
+    data: Data
+    kind: str = "hilbert"
+    source: Callable[[Any], Statistic] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in (*LIKELIHOODS, "none"):
+            raise InputError(f"unknown likelihood {self.kind!r}; choose one of {', '.join(LIKELIHOODS)}")
+        if self.kind == "dense" and len(self.data) > DENSE_MOST:
+            raise InputError(
+                f"likelihood 'dense' is for at most {DENSE_MOST} stars; got {len(self.data)}; use likelihood='hilbert'"
+            )
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Names of the elements, in the order of amplitude and scatter."""
+        return self.data.elements
+
+    def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
+        """Natural logarithm, for theta (`Parameters`) and the arguments of `hilbert_log_likelihood`.
+
+        amplitude (E,) and scatter_cholesky (E, E) in units of `data.scale`, the elements' standard deviations.
+        """
+        if self.kind == "none":
+            return 0.0
+        if self.kind == "dense":
+            x = inputs(self.data.actions(theta))
+            value = dense_log_likelihood(x, self.data.Y, kernel, lengths, amplitude, scatter_cholesky)
+        else:
+            found = self.source(theta) if self.source else self._statistic(theta)
+            value = hilbert_log_likelihood(found, self.data.basis, kernel, lengths, amplitude, scatter_cholesky)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+    def _statistic(self, theta: Any) -> Statistic:
+        return statistic(self.data.basis, inputs(self.data.actions(theta)), self.data.Y)
