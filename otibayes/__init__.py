@@ -3,3 +3,37 @@
 import jax
 
 jax.config.update("jax_enable_x64", True)  # the one place: dynamics and likelihoods need float64
+
+from importlib import import_module  # noqa: E402
+from typing import Any  # noqa: E402
+
+# Not lazily: importing the module of that name would otherwise put it in the function's place.
+from .compare import compare  # noqa: E402
+
+# The module of each other public name, imported when first asked for: neither the command line's help nor a script
+# that needs the dynamics alone waits for the samplers, and matplotlib waits for a figure.
+_HOMES = {
+    "InputError": "errors",
+    "Parameters": "parameters",
+    **dict.fromkeys(["Stars", "embedded_stars", "mock", "read_stars", "select", "write_table"], "stars"),
+    **dict.fromkeys(
+        ["MILKY_WAY", "MassModel", "PhaseSpace", "action_angle", "derived_quantities", "focal_length", "phase_space"],
+        "dynamics",
+    ),
+    **dict.fromkeys(["fit_classical", "load", "sample", "save"], "results"),
+    "plot_comparison": "plot",
+}
+
+__all__ = ["compare", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -17,7 +17,7 @@ __all__ = ["local_delta", "orbit_delta"]
 
 _NEAR_PLANE = 1e-5  # of R: the formula is 0 / 0 at the plane, and even in z
 _LEAST, _MOST = 0.02, 10.0  # of the radius: where the potential is spherical, or not prolate at all, Delta^2 <= 0
-_PERIODS, _STEPS, _SAMPLES = 4, 512, 128
+_PERIODS, _STEPS, _SAMPLES = 4, 512, 256
 
 
 def _delta_squared(R: Any, z: Any, theta: Any, model: MassModel) -> Any:
@@ -39,25 +39,32 @@ def local_delta(w: PhaseSpace, theta: Any, model: MassModel) -> ArrayLike:
     return _within_limits(_delta_squared(w.R, w.z, theta, model), w.R, w.z)
 
 
-def _epicycle_period(w: PhaseSpace, theta: Any, model: MassModel) -> Any:
-    """Radial period [kpc/(km/s)] of a nearly circular orbit at the radius where v_circ(R) R_guide = L_z."""
+def _radial_period(w: PhaseSpace, theta: Any, model: MassModel) -> Any:
+    """Radial period [kpc/(km/s)], as that of a nearly circular orbit of the same energy: within 1% for disk stars."""
+    E = model.potential(w.R, w.z, theta) + 0.5 * (w.vR**2 + w.vT**2 + w.vz**2)
 
     def force(R: Any) -> Any:
         return jax.grad(model.potential)(R, jnp.zeros_like(R), theta)
 
-    R = jnp.abs(w.R * w.vT) / jnp.sqrt(w.R * force(w.R))
-    R = jnp.clip(R, 0.2 * w.R, 2 * w.R)  # a guess for radial or runaway orbits
+    def excess(R: Any) -> Any:
+        return model.potential(R, jnp.zeros_like(R), theta) + 0.5 * R * force(R) - E
+
+    def newton(_: int, R: Any) -> Any:
+        value, slope = jax.jvp(excess, (R,), (jnp.ones_like(R),))
+        return jnp.clip(R - value / slope, 0.3 * R, 3 * R)
+
+    R = jax.lax.fori_loop(0, 6, newton, w.R)
     value, slope = jax.jvp(force, (R,), (jnp.ones_like(R),))
     return 2 * jnp.pi / jnp.sqrt(slope + 3 * value / R)
 
 
 def orbit_delta(w: PhaseSpace, theta: Any, model: MassModel) -> ArrayLike:
-    """Delta [kpc]: the median along one star's orbit over four (epicyclic) radial periods (PW21, section 4).
+    """Delta [kpc]: the median along one star's orbit over four radial periods (PW21, section 4).
 
     The orbit is integrated in the meridional plane by leapfrog. Points where Delta^2 is negative do not count, as in
     gala.
     """
-    L, step = w.R * w.vT, _PERIODS * _epicycle_period(w, theta, model) / _STEPS
+    L, step = w.R * w.vT, _PERIODS * _radial_period(w, theta, model) / _STEPS
 
     def effective(R: Any, z: Any) -> Any:
         return model.potential(R, z, theta) + 0.5 * (L / R) ** 2

@@ -28,7 +28,7 @@ from .frame import PhaseSpace
 __all__ = ["FAR", "NODES_U", "NODES_V", "actions", "actions_angles"]
 
 NODES_U = 10
-NODES_V = 16
+NODES_V = 18
 
 # Displacements within which momenta come from a Taylor series; in u, and in cos^2 v
 _SERIES_U, _SERIES_V = 3e-4, 2e-8
@@ -36,6 +36,7 @@ _SERIES_U, _SERIES_V = 3e-4, 2e-8
 # 1e-20 kpc km/s) and their gradients are zero to rounding.
 _FLOOR = 1e-20
 FAR = 1e5  # kpc: an orbit that reaches beyond is not solved
+_LEAST_BARRIER = 1e-8  # (km/s)^2, of (L_z / D)^2: a star on a radial orbit turns just short of the axis
 _NEAR_PLANE = 1e-10  # of cos^2 v
 _NEWTON_MAX = 60
 _NEWTON_TOLERANCE = 1e-7  # of the last step, relative; the error after it is its square
@@ -50,8 +51,9 @@ class _Orbit(NamedTuple):
     L: Any
     exp_u: Any
     p_u: Any
-    p_t: Any  # of t = cos v, towards larger t
-    y: Any  # cos^2 v
+    p_t: Any  # of t = cos v, towards larger t; both as in the mirror image above the plane
+    t: Any
+    y: Any  # t^2
     momentum_u: Function  # p_u^2 of the displacement u - u0
     momentum_y: Function  # p_v^2 of the displacement y - y0
     u_peri: Any
@@ -99,7 +101,8 @@ def _root(f: Function, guess: Any, outside: Any) -> Any:
 
 def _orbit(w: PhaseSpace, D: Any, potential: Potential) -> _Orbit:
     """Coordinates, momenta and turning points of one bound star (scalars throughout)."""
-    R, z, vR, vT, vz = w.R, jnp.abs(w.z), w.vR, w.vT, jnp.where(w.z < 0, -w.vz, w.vz)
+    side = jnp.where(w.z < 0, -1.0, 1.0)  # the mirror image above the plane
+    R, z, vR, vT, vz = w.R, side * w.z, w.vR, w.vT, side * w.vz
     rho = jnp.sqrt(R**2 + (z + D) ** 2) + jnp.sqrt(R**2 + (z - D) ** 2)  # 2 D cosh u
     cosh_u, t = rho / (2 * D), 2 * z / rho
     sinh_u, sin_v = _sinh_u_sin_v(R, z, D)
@@ -107,7 +110,7 @@ def _orbit(w: PhaseSpace, D: Any, potential: Potential) -> _Orbit:
     p_t = vz * cosh_u * sin_v - vR * sinh_u * t
     two_E = 2 * potential(R, z) + vR**2 + vT**2 + vz**2
     L = R * vT
-    barrier, exp_u, y = (L / D) ** 2, sinh_u + cosh_u, t**2
+    barrier, exp_u, y = (L / D) ** 2 + _LEAST_BARRIER, sinh_u + cosh_u, t**2
     p2_u, p2_t = p_u**2 + _FLOOR, p_t**2 + _FLOOR
 
     def f_u(d: Any) -> Any:
@@ -138,11 +141,11 @@ def _orbit(w: PhaseSpace, D: Any, potential: Potential) -> _Orbit:
     u0 = jnp.log(exp_u)
     guesses, outside = (
         jnp.stack([-1 / (root + f1), 1 / (root - f1)]),
-        jnp.stack([-u0 * (1 - 1e-9), jnp.log(FAR / D) - u0]),
+        jnp.stack([-u0 * (1 - 1e-9), jnp.log(2 * FAR / D) - u0]),
     )
     u_peri, u_apo = _root(momentum_u, 2 * p2_u * guesses, outside)
     y_max = _root(momentum_y, 2 * p2_t / (jnp.sqrt(jnp.maximum(g1**2 - 2 * p2_t * g2, 0.0)) - g1), (1 - 1e-12) - y)
-    return _Orbit(L, exp_u, p_u, p_t, y, momentum_u, momentum_y, u_peri, u_apo, y_max, slope)
+    return _Orbit(L, exp_u, p_u, p_t, t, y, momentum_u, momentum_y, u_peri, u_apo, y_max, slope)
 
 
 def _sinh(exp_u: Any, d: Any) -> Any:
@@ -183,11 +186,12 @@ def _nodes_u(orbit: _Orbit, n: int) -> _Nodes:
 def _concentration(orbit: _Orbit) -> Any:
     """kappa of the map tan psi = kappa tan chi, which crowds nodes towards the plane where the disk is thin.
 
-    The kappa for which chi's strip of analyticity is widest for a force law like that of Phi = sqrt(z^2 + b^2), whose
-    b / z_max follows from the curvature of p_v^2 at the plane. It is 1, no crowding, for a harmonic oscillation.
+    For a force law like that of Phi = sqrt(z^2 + b^2), whose b / z_max follows from the curvature of p_v^2 at the plane,
+    chi's strip of analyticity is widest for kappa^2 = 1 / ratio below; a softer power serves the Milky Way's better
+    (measured, docs/actions.md). It is 1, no crowding, for a harmonic oscillation.
     """
     ratio = orbit.slope * (orbit.y + orbit.y_max) / orbit.momentum_y(-orbit.y)
-    return jax.lax.stop_gradient(1 / jnp.sqrt(2 * jnp.clip(ratio, 1.0, 1e4) - 1))
+    return jax.lax.stop_gradient((2 * jnp.clip(ratio, 1.0, 1e4) - 1) ** -0.4)
 
 
 def _nodes_v(orbit: _Orbit, kappa: Any, n: int) -> _Nodes:
@@ -243,7 +247,7 @@ def actions_angles(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int
     phi = jnp.arctan2(orbit.p_u / jnp.sqrt(g_u), 0.5 * (orbit.u_peri + orbit.u_apo))
     g_v = (orbit.p_t**2 + _FLOOR) / orbit.y_max
     side = jnp.where(w.z < 0, -1.0, 1.0)
-    chi = jnp.arctan2(side * jnp.sqrt(orbit.y), side * kappa * orbit.p_t / jnp.sqrt(g_v))
+    chi = jnp.arctan2(side * orbit.t, side * kappa * orbit.p_t / jnp.sqrt(g_v))
     up_to_u, up_to_v = _up_to(phi, nodes[0]), 0.5 * _up_to(2 * chi, nodes[1])
 
     L = orbit.L / D**2

@@ -23,6 +23,7 @@ __all__ = ["KERNELS", "Basis", "even_kernel", "features", "inputs", "linear_term
 _J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
 _L_Z_ZERO = R0 * V_CIRC
 _REFERENCE_LENGTH = 2.0  # in units of the inputs: which basis functions to keep is decided for it
+_LEAST_VARIANCE = 1e-20
 _ROOTS = np.array([True, False, True])  # inputs in which the field is even
 
 KERNELS = ("expsquared", "matern32", "matern52")
@@ -71,7 +72,7 @@ class Basis(NamedTuple):
     degrees: np.ndarray
 
 
-def make_basis(x: np.ndarray, size: int = 96, margin: float = 2.0) -> Basis:
+def make_basis(x: np.ndarray, size: int = 64, margin: float = 1.0) -> Basis:
     """The `size` cosine products of largest prior variance on a box around inputs x (N, 3).
 
     The box exceeds the inputs by `margin` reference lengths, beyond which boundaries no longer matter, on the sides that
@@ -114,4 +115,5 @@ def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
         constant = {1.5: 32 * np.pi * 3**1.5, 2.5: 64 * np.pi * 5**2.5}[nu]
         density = constant / (2 * nu + q) ** (nu + 1.5)
     weight = np.prod(np.where(basis.degrees == 0, 1.0, 2.0) / width, -1)
-    return jnp.prod(jnp.asarray(lengths)) * density * weight
+    # the floor keeps products of what a long length scale leaves of the spectrum out of slow denormal arithmetic
+    return jnp.prod(jnp.asarray(lengths)) * density * weight + _LEAST_VARIANCE

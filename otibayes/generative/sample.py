@@ -24,6 +24,10 @@ from .likelihood import Likelihood, Statistic, statistic
 __all__ = ["Posterior", "SurfaceReport", "sample_posterior"]
 
 _SIGMAS = 6.0  # radius of the surface's region
+_RIM = 0.9  # draws beyond this fraction of it are too near the rim
+_ATTEMPTS = 3
+_DEGREES = (4, 5, 6)
+_HELD_OUT_MOST = 0.1  # rms error in ln L over the region
 _CHECKED = 100  # posterior draws at which the surface is compared with the plain likelihood
 _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
 _MODE_GRADIENT = 1e-2
@@ -42,12 +46,16 @@ Model = Callable[[Likelihood], None]
 class SurfaceReport(NamedTuple):
     """How far the response surface can be trusted, in ln L (differences from the plain likelihood).
 
-    `held_out` and `radius` (H,): error at points that were not fitted, for the mode's hyperparameters, and their distance
-    from the centre in posterior sigmas; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of
-    the importance weights that would correct the draws.
+    `degree` of the polynomials; `size` of the region and `farthest` draw's distance from its centre, in posterior sigmas;
+    `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their distance from the
+    centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the importance weights that would
+    correct the draws.
     """
 
     degree: int
+    size: float
+    farthest: float
+    attempts: int
     radius: np.ndarray
     held_out: np.ndarray
     posterior: np.ndarray
@@ -113,13 +121,13 @@ def _find_mode(potential: Callable[[Any], Any], start: np.ndarray) -> tuple[np.n
     return mode, (vectors / np.maximum(values, 0.25)) @ vectors.T
 
 
-def _region(mode: np.ndarray, covariance: np.ndarray, model: MassModel) -> response.Region:
-    """A ball of posterior sigmas in unbounded theta, where no prior has an edge."""
-    unlimited = np.full(mode.size, np.inf)
+def _region(centre: np.ndarray, covariance: np.ndarray, size: float, model: MassModel) -> response.Region:
+    """A ball of `size` posterior sigmas in unbounded theta, where no prior has an edge."""
+    unlimited = np.full(centre.size, np.inf)
     return response.Region(
-        centre=mode,
+        centre=centre,
         whitening=np.linalg.inv(np.linalg.cholesky(covariance)),
-        size=_SIGMAS,
+        size=size,
         low=-unlimited,
         high=unlimited,
         allowed=lambda u: model.allowed(from_unbounded(u, model)),
@@ -137,6 +145,38 @@ def _on_both_cores(description: str, unit: str) -> response.Map:
     return parallel
 
 
+class _Nuts(NamedTuple):
+    """Settings of a NUTS run."""
+
+    chains: int
+    warmup: int
+    draws: int
+    seed: int
+    progress: bool
+
+    def run(
+        self, potential: Callable[[Any], Any], centre: np.ndarray, covariance: np.ndarray
+    ) -> tuple[np.ndarray, Any]:
+        """Draws (chain, draw, parameter) and numpyro's fields, from starts and a metric of this mean and covariance."""
+        kernel = NUTS(
+            potential_fn=potential, inverse_mass_matrix=jnp.asarray(covariance), dense_mass=True, target_accept_prob=0.9
+        )
+        mcmc = MCMC(
+            kernel,
+            num_warmup=self.warmup,
+            num_samples=self.draws,
+            num_chains=self.chains,
+            progress_bar=self.progress,
+            chain_method="parallel" if jax.local_device_count() >= self.chains else "vectorized",
+        )
+        rng = np.random.default_rng([self.seed, 0x6E757473])
+        spread = rng.standard_normal((self.chains, centre.size)) @ np.linalg.cholesky(covariance).T
+        starts = jnp.asarray(centre + spread)
+        key = jax.random.key(self.seed)
+        mcmc.run(key, init_params=starts if self.chains > 1 else starts[0], extra_fields=tuple(_STATISTICS))
+        return np.asarray(mcmc.get_samples(group_by_chain=True)), mcmc.get_extra_fields(group_by_chain=True)
+
+
 def sample_posterior(
     data: Data,
     model: Model,
@@ -146,71 +186,116 @@ def sample_posterior(
     chains: int = 4,
     warmup: int = 300,
     draws: int = 500,
-    degree: int = 4,
     progress: bool = True,
 ) -> Posterior:
-    """Sample `model` given `data`; see `otibayes.sample` for the arguments."""
+    """Sample `model` given `data` with NUTS; see `otibayes.sample` for the arguments.
+
+    The maximum and its curvature give the metric. With `surface`, the statistic is expanded about the maximum; where draws
+    come near the region's rim, the region is moved to the draws, enlarged, and they are drawn again.
+    """
     if surface and kind == "dense":
         raise InputError("the response surface carries the 'hilbert' statistic; use likelihood 'hilbert' or no surface")
-    space, plain = _space(model, data, seed), Likelihood(data, kind)
+    space, plain, nuts = _space(model, data, seed), Likelihood(data, kind), _Nuts(chains, warmup, draws, seed, progress)
     potential = _potential(model, plain, space)
-    mode, covariance = _find_mode(potential, space.start)
-
-    gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
-
-    def statistic_at(u: np.ndarray) -> Statistic:
-        x = inputs_at(from_unbounded(u, data.model), data.stars, data.delta, data.model)
-        return jax.tree.map(np.asarray, gram(x))
-
-    if surface:
-        region = _region(mode[space.theta], covariance[np.ix_(space.theta, space.theta)], data.model)
-        expanded = response.expand(
-            statistic_at, region, degree=degree, seed=seed, map=_on_both_cores("surface", "node")
-        )
-        source = partial(_from_surface, expanded, data.model)
-        potential = _potential(model, Likelihood(data, kind, source), space)
-
-    kernel = NUTS(
-        potential_fn=potential, inverse_mass_matrix=jnp.asarray(covariance), dense_mass=True, target_accept_prob=0.9
-    )
-    mcmc = MCMC(
-        kernel,
-        num_warmup=warmup,
-        num_samples=draws,
-        num_chains=chains,
-        progress_bar=progress,
-        chain_method="vectorized",
-    )
-    rng = np.random.default_rng([seed, 0x6E757473])
-    starts = mode + rng.standard_normal((chains, mode.size)) @ np.linalg.cholesky(covariance).T
-    mcmc.run(jax.random.key(seed), init_params=jnp.asarray(starts), extra_fields=tuple(_STATISTICS))
-    flat = np.asarray(mcmc.get_samples(group_by_chain=True))
-    values = jax.jit(jax.vmap(jax.vmap(space.constrain)))(flat)
-    fields = mcmc.get_extra_fields(group_by_chain=True)
+    centre, covariance = _find_mode(potential, space.start)
+    mode = centre
     report = None
-    if surface:
-        plain_at = jax.jit(
-            lambda flat, found: potential_energy(
-                model, (Likelihood(data, kind, lambda theta: found),), {}, space.unravel(flat)
-            )
-        )
-        approximate = jax.jit(potential)
-
-        def error(flat: np.ndarray) -> float:
-            return float(plain_at(flat, statistic_at(flat[space.theta])) - approximate(flat))
-
-        held = np.repeat(mode[None], len(expanded.held_out.theta), axis=0)
-        held[:, space.theta] = expanded.held_out.theta
-        checked = rng.choice(flat.reshape(-1, mode.size), min(_CHECKED, flat[..., 0].size), replace=False)
-        errors = np.array(_on_both_cores("check", "draw")(error, [*held, *checked]))
-        at_draws = errors[len(held) :] - errors[len(held) :].mean()
-        khat = float(array_stats.psislw(-at_draws)[1])
-        report = SurfaceReport(degree, _SIGMAS * expanded.held_out.radius, errors[: len(held)], at_draws, khat)
+    if not surface:
+        flat, fields = nuts.run(potential, centre, covariance)
+    else:
+        exact = _Exact(model, data, kind, space)
+        size = _SIGMAS
+        for attempt in range(1, _ATTEMPTS + 1):
+            block = covariance[np.ix_(space.theta, space.theta)]
+            region = _region(centre[space.theta], block, size, data.model)
+            expanded, held_out = _expand(exact, region, centre, seed)
+            on_surface = _potential(model, Likelihood(data, kind, partial(_from_surface, expanded, data.model)), space)
+            flat, fields = nuts.run(on_surface, centre, covariance)
+            every = flat.reshape(-1, centre.size)
+            farthest = float(jax.vmap(partial(response.radius, region))(every[:, space.theta]).max())
+            if attempt == _ATTEMPTS or (farthest < _RIM and not np.any(fields["diverging"])):
+                break
+            centre, covariance = every.mean(0), np.cov(every.T)
+        report = _report(exact, on_surface, expanded, held_out, region, farthest, attempt, every, seed)
+    values = jax.jit(jax.vmap(jax.vmap(space.constrain)))(flat)
     return Posterior(
         {name: np.asarray(value) for name, value in values.items()},
         {ours: np.asarray(fields[theirs]) for theirs, ours in _STATISTICS.items()},
         {name: np.asarray(value) for name, value in space.constrain(mode).items()},
         report,
+    )
+
+
+class _Exact:
+    """The plain potential at single points, for nodes and checks: two small programs, whatever the number of points."""
+
+    def __init__(self, model: Model, data: Data, kind: str, space: _Space) -> None:
+        self._data, self._theta = data, space.theta
+        self._gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
+        self._potential = jax.jit(
+            lambda flat, found: _potential(model, Likelihood(data, kind, lambda theta: found), space)(flat)
+        )
+
+    def statistic(self, u: np.ndarray) -> Statistic:
+        """Of the stars, at unbounded theta."""
+        data = self._data
+        x = inputs_at(from_unbounded(u, data.model), data.stars, data.delta, data.model)
+        return jax.tree.map(np.asarray, self._gram(x))
+
+    def potential(self, flat: np.ndarray, found: Statistic | None = None) -> float:
+        """At a flat vector, from the stars or from a given statistic."""
+        return float(self._potential(flat, self.statistic(flat[self._theta]) if found is None else found))
+
+    def with_theta(self, flat: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """The flat vector with its theta replaced."""
+        flat = flat.copy()
+        flat[self._theta] = u
+        return flat
+
+
+def _expand(
+    exact: _Exact, region: response.Region, centre: np.ndarray, seed: int
+) -> tuple[response.Surface, np.ndarray]:
+    """The surface of least degree whose held-out error in ln L is small; and that error at each held-out point."""
+    for degree in _DEGREES:
+        surface = response.expand(
+            exact.statistic, region, degree=degree, seed=seed, map=_on_both_cores(f"surface, degree {degree}", "node")
+        )
+        points = [exact.with_theta(centre, u) for u in surface.held_out.theta]
+        found = [jax.tree.map(np.asarray, response.evaluate(surface, u)) for u in surface.held_out.theta]
+        error = np.array([exact.potential(p) - exact.potential(p, f) for p, f in zip(points, found, strict=True)])
+        if np.sqrt(np.mean(error**2)) < _HELD_OUT_MOST:
+            break
+    return surface, error
+
+
+def _report(
+    exact: _Exact,
+    on_surface: Callable[[Any], Any],
+    surface: response.Surface,
+    held_out: np.ndarray,
+    region: response.Region,
+    farthest: float,
+    attempts: int,
+    draws: np.ndarray,
+    seed: int,
+) -> SurfaceReport:
+    rng = np.random.default_rng([seed, 0x636865636B])
+    checked = rng.choice(draws, min(_CHECKED, len(draws)), replace=False)
+    approximate = jax.jit(on_surface)
+    error = np.array(
+        _on_both_cores("check", "draw")(lambda flat: exact.potential(flat) - float(approximate(flat)), checked)
+    )
+    error = error - error.mean()
+    return SurfaceReport(
+        degree=surface.degree,
+        size=float(region.size),
+        farthest=farthest * float(region.size),
+        attempts=attempts,
+        radius=surface.held_out.radius * float(region.size),
+        held_out=held_out,
+        posterior=error,
+        khat=float(array_stats.psislw(-error)[1]),
     )
 
 
