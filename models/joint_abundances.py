@@ -34,5 +34,6 @@ def joint_abundances(likelihood: Likelihood) -> None:
     if elements > 1:
         correlation = numpyro.sample("correlation_cholesky", dist.LKJCholesky(elements, 2.0))
     numpyro.factor(
-        "abundances", likelihood(theta, "expsquared", lengths, amplitude, scatter_cholesky=scatter[:, None] * correlation)
+        "abundances",
+        likelihood(theta, "expsquared", lengths, amplitude, scatter_cholesky=scatter[:, None] * correlation),
     )

@@ -43,7 +43,7 @@ def posterior():
 
 def make_classical(combinations=("product", "gls"), possible=True):
     rng = np.random.default_rng(2)
-    replicates = rng.multivariate_normal(MEAN + [0.2, 0.1], 4 * COVARIANCE, (1, 30, 2))
+    replicates = rng.multivariate_normal(MEAN + np.array([0.2, 0.1]), 4 * COVARIANCE, (1, 30, 2))
     elements = ["MG_FE", "FE_H"]
     over = ("chain", "draw", "element")
     number = len(combinations)

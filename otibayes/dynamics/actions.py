@@ -69,7 +69,7 @@ def _star_action_angle(w: PhaseSpace, delta: Any, theta: Any, model: MassModel) 
     values = jnp.stack(staeckel.actions_angles(w, delta, lambda R, z: model.potential(R, z, theta)))
     solved = jnp.all(jnp.isfinite(values))
     status = jnp.where(bound, jnp.where(solved, Status.OK, Status.NOT_SOLVED), Status.UNBOUND)
-    return ActionAngle(*jnp.where(bound & solved, values, jnp.nan), status=status)
+    return ActionAngle._make([*jnp.where(bound & solved, values, jnp.nan), status])
 
 
 def _star_delta(w: PhaseSpace, theta: Any, model: MassModel, kind: str) -> Any:
@@ -105,7 +105,7 @@ def _in_blocks(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: st
 
 
 def focal_length(w: PhaseSpace, theta: Any, kind: str = "orbit", model: MassModel = MILKY_WAY) -> np.ndarray:
-    """Delta [kpc] (N,) of the Staeckel fudge: at each star ("local"), or the median along four radial periods ("orbit")."""
+    """Delta [kpc] (N,) of the Staeckel fudge: at each star ("local") or the median over four radial periods ("orbit")."""
     if kind not in ("local", "orbit"):
         raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {kind!r}")
     return _in_blocks(w, 1.0, theta, model, kind)
@@ -137,4 +137,4 @@ def _with_status(values: np.ndarray, w: PhaseSpace, theta: Any, model: MassModel
     bound = np.asarray(jax.vmap(lambda w: _bound(w, theta, model)[0])(w))
     solved = np.isfinite(values).all(0)
     status = np.where(bound, np.where(solved, Status.OK, Status.NOT_SOLVED), Status.UNBOUND)
-    return ActionAngle(*np.where(status == Status.OK, values, np.nan), status=status)
+    return ActionAngle._make([*np.where(status == Status.OK, values, np.nan), status])

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from ..constants import KMS_PER_MASYR_KPC, PC, R0, V_SUN_X, V_SUN_Y
 
@@ -23,12 +22,12 @@ _GC_RA, _GC_DEC, _ROLL = 266.4051, -28.936175, 58.5986320306
 class PhaseSpace(NamedTuple):
     """Galactocentric cylindrical phase space: R, z [kpc], phi [rad], vR, vT, vz [km/s]; arrays of one shape."""
 
-    R: ArrayLike
-    phi: ArrayLike
-    z: ArrayLike
-    vR: ArrayLike
-    vT: ArrayLike
-    vz: ArrayLike
+    R: Any
+    phi: Any
+    z: Any
+    vR: Any
+    vT: Any
+    vz: Any
 
 
 def _rotation(axis: int, degrees: float) -> np.ndarray:

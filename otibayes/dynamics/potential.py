@@ -132,8 +132,8 @@ def derived_quantities(theta: Any, model: MassModel = MILKY_WAY) -> dict[str, An
     """Derived quantities of one theta.
 
     `M_disk` [Msun], `M_disk_over_M_halo` (v_circ^2 R / G of each component in the plane at 8.1 kpc, as in Table 1
-    of PW21), `Sigma_1p1` [Msun/pc^2] (all matter, |z| < 1.1 kpc at R0), `rho_DM` [Msun/pc^3] (halo at the Sun), `K_z_1p1`
-    [km^2/s^2/kpc] (|dPhi/dz| at R0, z = 1.1 kpc). Those that need a component the model lacks are left out.
+    of PW21), `Sigma_1p1` [Msun/pc^2] (all matter, |z| < 1.1 kpc at R0), `rho_DM` [Msun/pc^3] (halo at the Sun),
+    `K_z_1p1` [km^2/s^2/kpc] (|dPhi/dz| at R0, z = 1.1 kpc). Those that need a component the model lacks are left out.
     """
     nodes, weights = np.polynomial.legendre.leggauss(64)
     z = 0.55 * (nodes + 1)

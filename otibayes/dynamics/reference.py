@@ -17,20 +17,20 @@ _O2GF_PERIODS, _O2GF_STEPS, _O2GF_N_MAX = 128, 256, 8  # PW21, section 4
 
 
 def galpy_potential(theta: Any, model: MassModel = MILKY_WAY) -> Any:
-    """The mass model as galpy potentials, in natural units of R0 and 229 km/s."""
+    """The mass model as a galpy potential, in natural units of R0 and 229 km/s."""
     if model is not MILKY_WAY:
         return _peer("galpy", theta, model)
     from galpy.potential import HernquistPotential, MiyamotoNagaiPotential, NFWPotential
 
     unit = const.G / (_VO**2 * _RO)
-    return [
+    return (
         MiyamotoNagaiPotential(
             amp=unit * float(theta.m_disk) * const.M_DISK_FIDUCIAL, a=const.A_DISK / _RO, b=float(theta.h_z) / _RO
-        ),
-        HernquistPotential(amp=2 * unit * const.M_BULGE, a=const.C_BULGE / _RO),
-        HernquistPotential(amp=2 * unit * const.M_NUCLEUS, a=const.C_NUCLEUS / _RO),
-        NFWPotential(amp=unit * float(halo_mass(theta)), a=const.R_S_HALO / _RO),
-    ]
+        )
+        + HernquistPotential(amp=2 * unit * const.M_BULGE, a=const.C_BULGE / _RO)
+        + HernquistPotential(amp=2 * unit * const.M_NUCLEUS, a=const.C_NUCLEUS / _RO)
+        + NFWPotential(amp=unit * float(halo_mass(theta)), a=const.R_S_HALO / _RO)
+    )
 
 
 def gala_potential(theta: Any, model: MassModel = MILKY_WAY) -> Any:
@@ -60,7 +60,10 @@ def galpy_actions(w: PhaseSpace, theta: Any, delta: np.ndarray, model: MassModel
 
     NaN where galpy gives none, or one of its sentinels.
     """
-    from galpy.actionAngle import actionAngleStaeckel
+    with warnings.catch_warnings():
+        # galpy warns of an extension it was built without, which is not used here
+        warnings.filterwarnings("ignore", message=".*actionAngleTorus.*")
+        from galpy.actionAngle import actionAngleStaeckel
 
     finder = actionAngleStaeckel(pot=galpy_potential(theta, model), delta=delta / _RO, c=True, order=20)
     star = (w.R / _RO, w.vR / _VO, w.vT / _VO, w.z / _RO, w.vz / _VO, w.phi)

@@ -11,8 +11,8 @@ exact where Phi is a Staeckel potential. Three things make this fast and well be
 - With u = u_mid - u_half cos(phi) and t = t_max sin(psi) every integral over an orbit is that of a smooth periodic
   function, for which the midpoint rule converges geometrically; its Fourier series gives the integral up to the
   star's own phase too, so actions, frequencies and angles all come from the same few evaluations of Phi.
-- Displacements u - u0 and y - y0, y = cos^2 v, from the star are the variables. Where they are small the momenta come from
-  their Taylor series at the star, so circular and planar orbits and turning points lose no digits.
+- Displacements u - u0 and y - y0, y = cos^2 v, from the star are the variables. Where they are small the momenta come
+  from their Taylor series at the star, so circular and planar orbits and turning points lose no digits.
 - Turning points are found without gradient and differentiated as implicit functions.
 """
 
@@ -39,6 +39,7 @@ FAR = 1e5  # kpc: an orbit that reaches beyond is not solved
 _LEAST_BARRIER = 1e-8  # (km/s)^2, of (L_z / D)^2: a star on a radial orbit turns just short of the axis
 _NEAR_PLANE = 1e-10  # of cos^2 v
 _NEWTON_MAX = 60
+_NEWTON_NOISE = 1e-3
 _NEWTON_TOLERANCE = 1e-7  # of the last step, relative; the error after it is its square
 
 Function = Callable[[Any], Any]
@@ -64,9 +65,13 @@ class _Orbit(NamedTuple):
 
 def _derivatives(f: Function, order: int, x: Any) -> list[Any]:
     """f(x), f'(x), ... f^(order)(x) of a scalar function."""
+
+    def derivative(g: Function) -> Function:
+        return lambda x: jax.jvp(g, (x,), (jnp.ones_like(x),))[1]
+
     derivatives = [f]
     for _ in range(order):
-        derivatives.append(lambda x, g=derivatives[-1]: jax.jvp(g, (x,), (jnp.ones_like(x),))[1])
+        derivatives.append(derivative(derivatives[-1]))
     return [g(x) for g in derivatives]
 
 
@@ -78,21 +83,24 @@ def _root(f: Function, guess: Any, outside: Any) -> Any:
 
     def solve(f: Function, guess: Any) -> Any:
         def step(state: tuple) -> tuple:
-            x, inside, outside, _, count = state
+            x, inside, outside, last, _, count = state
             value, slope = jax.jvp(f, (x,), (jnp.ones_like(x),))
             inside, outside = jnp.where(value >= 0, x, inside), jnp.where(value >= 0, outside, x)
             newton = x - value / slope
             safe = (newton - inside) * (newton - outside) < 0
-            done = (jnp.abs(newton - x) <= _NEWTON_TOLERANCE * jnp.abs(x)) | (value == 0)
+            change = jnp.abs(newton - x)
+            # small, or small enough and shrinking no more: at the rounding error of Phi
+            done = (change <= _NEWTON_TOLERANCE * jnp.abs(x)) | (value == 0)
+            done |= (change <= _NEWTON_NOISE * jnp.abs(x)) & (change >= last)
             new = jnp.where(safe, newton, jnp.where(done, x, 0.5 * (inside + outside)))
-            return new, inside, outside, done, count + 1
+            return new, inside, outside, change, done, count + 1
 
         def unfinished(state: tuple) -> Any:
-            return ~jnp.all(state[3]) & (state[4] < _NEWTON_MAX)
+            return ~jnp.all(state[4]) & (state[5] < _NEWTON_MAX)
 
         x = jnp.where(guess * (guess - outside) < 0, guess, 0.5 * outside)
-        start = (x, jnp.zeros_like(x), outside, jnp.zeros_like(x, bool), 0)
-        x, _, _, done, _ = jax.lax.while_loop(unfinished, step, start)
+        start = (x, jnp.zeros_like(x), outside, jnp.full_like(x, jnp.inf), jnp.zeros_like(x, bool), 0)
+        x, _, _, _, done, _ = jax.lax.while_loop(unfinished, step, start)
         return jnp.where(done, x, jnp.nan)
 
     outside = jax.lax.stop_gradient(outside)
@@ -186,7 +194,7 @@ def _nodes_u(orbit: _Orbit, n: int) -> _Nodes:
 def _concentration(orbit: _Orbit) -> Any:
     """kappa of the map tan psi = kappa tan chi, which crowds nodes towards the plane where the disk is thin.
 
-    For a force law like that of Phi = sqrt(z^2 + b^2), whose b / z_max follows from the curvature of p_v^2 at the plane,
+    For a force law like that of Phi = sqrt(z^2 + b^2), whose b / z_max follows from p_v^2's curvature at the plane,
     chi's strip of analyticity is widest for kappa^2 = 1 / ratio below; a softer power serves the Milky Way's better
     (measured, docs/actions.md). It is 1, no crowding, for a harmonic oscillation.
     """
@@ -225,7 +233,7 @@ def actions(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int, int] 
 
 
 def _up_to(phase: Any, n: int) -> Any:
-    """Weights (n,) of values at midpoint phases in (0, pi) for the integral of their cosine series from 0 to `phase`."""
+    """Weights (n,) of values at midpoint phases in (0, pi) that integrate their cosine series from 0 to `phase`."""
     m = np.arange(1, n)
     cosines = np.cos(np.outer((np.arange(n) + 0.5) * np.pi / n, m)) * 2 / m
     return (phase + jnp.asarray(cosines) @ jnp.sin(m * phase)) / n

@@ -30,7 +30,7 @@ KERNELS = ("expsquared", "matern32", "matern52")
 
 
 def inputs(J: jax.Array) -> jax.Array:
-    """x = (sqrt(J_R), L_z - L_0, sqrt(J_z)) / (sqrt 30, 300, sqrt 10), dimensionless, of actions J (..., 3) [kpc km/s]."""
+    """x = (sqrt(J_R), L_z - L_0, sqrt(J_z)) / (sqrt 30, 300, sqrt 10) of actions J (..., 3) [kpc km/s]."""
     J_R, L_z, J_z = J[..., 0], J[..., 1], J[..., 2]
     return jnp.stack([jnp.sqrt(J_R / _J_R_UNIT), (L_z - _L_Z_ZERO) / _L_Z_UNIT, jnp.sqrt(J_z / _J_Z_UNIT)], -1)
 
@@ -75,8 +75,8 @@ class Basis(NamedTuple):
 def make_basis(x: np.ndarray, size: int = 64, margin: float = 1.0) -> Basis:
     """The `size` cosine products of largest prior variance on a box around inputs x (N, 3).
 
-    The box exceeds the inputs by `margin` reference lengths, beyond which boundaries no longer matter, on the sides that
-    are not an axis of symmetry.
+    The box exceeds the inputs by `margin` reference lengths on the sides that are not an axis of symmetry: the field's
+    slope is zero at its faces. Beyond some 3 lengths of the kernel these no longer matter.
     """
     pad = margin * _REFERENCE_LENGTH
     low = np.where(_ROOTS, 0.0, x.min(0) - pad)
@@ -103,11 +103,11 @@ def features(basis: Basis, x: jax.Array) -> jax.Array:
 def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
     """Prior variances (M,) of the coefficients for the even kernel of unit variance and lengths (3,).
 
-    The kernel's spectral density at the basis' frequencies (Rasmussen & Williams 2006, section 4.2) times the weight of a
-    cosine series.
+    The kernel's spectral density at the basis' frequencies (Rasmussen & Williams 2006, section 4.2) times the weight
+    of a cosine series.
     """
     width = basis.high - basis.low
-    q = jnp.sum((jnp.pi * basis.degrees / width * lengths) ** 2, -1)
+    q = jnp.sum((jnp.asarray(np.pi * basis.degrees / width) * jnp.asarray(lengths)[None, :]) ** 2, -1)
     nu = {"matern32": 1.5, "matern52": 2.5}.get(_known(kernel))
     if nu is None:
         density = (2 * jnp.pi) ** 1.5 * jnp.exp(-0.5 * q)

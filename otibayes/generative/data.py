@@ -99,8 +99,10 @@ def _blocked(function: Any, stars: jax.Array, delta: jax.Array) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """N stars with E elements. `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre`
-    (E,), over `scale` (E,) [dex]; `basis` covers their actions over the prior; `kept` (N,) indices into the given stars.
+    """N stars with E elements, in fixed units.
+
+    `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre` (E,), over `scale` (E,)
+    [dex]; `basis` covers their actions over the prior; `kept` (N,) indices into the given stars.
     """
 
     stars: jax.Array

@@ -2,8 +2,8 @@
 
 X_n ~ Normal(f(J_n), Sigma), f = linear terms + Gaussian process. Coefficients of the process are matrix-normal, kernel
 spectrum x A with A = diag(amplitude^2); those of the linear terms are spherical in units of Sigma, and wide. The
-generalised eigenvectors of (A, Sigma) then turn the E elements into E independent regressions of unit noise on one Gram
-matrix. `dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) are two computations of the same density.
+generalised eigenvectors of (A, Sigma) then turn the E elements into E independent regressions of unit noise on one
+Gram matrix. `dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) compute the same density.
 """
 
 from collections.abc import Callable
@@ -66,6 +66,28 @@ def _normalisation(count: Any, scatter_cholesky: Any) -> Any:
     return -count * (0.5 * elements * jnp.log(2 * jnp.pi) + jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky))))
 
 
+@jax.custom_vjp
+def _explained(precision: jax.Array, b: jax.Array) -> jax.Array:
+    """(b^T P^-1 b - ln det P) / 2 for a positive definite P; NaN where it is not."""
+    return _explained_forward(precision, b)[0]
+
+
+def _explained_forward(precision: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple]:
+    factor = jnp.linalg.cholesky(precision)
+    solution = jax.scipy.linalg.cho_solve((factor, True), b)
+    return 0.5 * b @ solution - jnp.sum(jnp.log(jnp.diagonal(factor))), (factor, solution)
+
+
+def _explained_backward(saved: tuple, cotangent: jax.Array) -> tuple:
+    # the adjoint of the density itself costs one inverse; that of its Cholesky factor several times as much
+    factor, solution = saved
+    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(solution.size))
+    return -0.5 * cotangent * (inverse + solution[:, None] * solution[None, :]), cotangent * solution
+
+
+_explained.defvjp(_explained_forward, _explained_backward)
+
+
 def hilbert_log_likelihood(
     data: Statistic, basis: Basis, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any
 ) -> Any:
@@ -81,9 +103,7 @@ def hilbert_log_likelihood(
     def regression(d: Any, projection: Any, square: Any) -> Any:
         scale = jnp.concatenate([linear, jnp.sqrt(d * spectrum(basis, kernel, lengths))])
         precision = jnp.eye(scale.size) + scale[:, None] * data.gram * scale[None, :]
-        factor = jnp.linalg.cholesky(precision)
-        explained = jax.scipy.linalg.solve_triangular(factor, scale * projection, lower=True)
-        return -0.5 * (square - explained @ explained) - jnp.sum(jnp.log(jnp.diagonal(factor)))
+        return -0.5 * square + _explained(precision, scale * projection)
 
     terms = jax.vmap(regression, in_axes=(0, 1, 0))(d, projection, square)
     return _normalisation(data.count, scatter_cholesky) + jnp.sum(terms)

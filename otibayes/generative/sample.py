@@ -46,10 +46,10 @@ Model = Callable[[Likelihood], None]
 class SurfaceReport(NamedTuple):
     """How far the response surface can be trusted, in ln L (differences from the plain likelihood).
 
-    `degree` of the polynomials; `size` of the region and `farthest` draw's distance from its centre, in posterior sigmas;
-    `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their distance from the
-    centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the importance weights that would
-    correct the draws.
+    `degree` of the polynomials; `size` of the region and `farthest` draw's distance from its centre, in posterior
+    sigmas; `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their
+    distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
+    importance weights that would correct the draws.
     """
 
     degree: int
@@ -190,8 +190,9 @@ def sample_posterior(
 ) -> Posterior:
     """Sample `model` given `data` with NUTS; see `otibayes.sample` for the arguments.
 
-    The maximum and its curvature give the metric. With `surface`, the statistic is expanded about the maximum; where draws
-    come near the region's rim, the region is moved to the draws, enlarged, and they are drawn again.
+    The maximum and its curvature give the metric. With `surface`, the statistic is expanded about the maximum; where
+    draws come near the region's rim or diverge, the region is placed anew by the draws' own mean and covariance, and
+    they are drawn again.
     """
     if surface and kind == "dense":
         raise InputError("the response surface carries the 'hilbert' statistic; use likelihood 'hilbert' or no surface")
@@ -230,7 +231,7 @@ class _Exact:
     """The plain potential at single points, for nodes and checks: two small programs, whatever the number of points."""
 
     def __init__(self, model: Model, data: Data, kind: str, space: _Space) -> None:
-        self._data, self._theta = data, space.theta
+        self.data, self._theta = data, space.theta
         self._gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
         self._potential = jax.jit(
             lambda flat, found: _potential(model, Likelihood(data, kind, lambda theta: found), space)(flat)
@@ -238,7 +239,7 @@ class _Exact:
 
     def statistic(self, u: np.ndarray) -> Statistic:
         """Of the stars, at unbounded theta."""
-        data = self._data
+        data = self.data
         x = inputs_at(from_unbounded(u, data.model), data.stars, data.delta, data.model)
         return jax.tree.map(np.asarray, self._gram(x))
 
@@ -259,10 +260,15 @@ def _expand(
     """The surface of least degree whose held-out error in ln L is small; and that error at each held-out point."""
     for degree in _DEGREES:
         surface = response.expand(
-            exact.statistic, region, degree=degree, seed=seed, map=_on_both_cores(f"surface, degree {degree}", "node")
+            lambda u: _packed(exact.statistic(u)),
+            region,
+            degree=degree,
+            seed=seed,
+            map=_on_both_cores(f"surface, degree {degree}", "node"),
         )
         points = [exact.with_theta(centre, u) for u in surface.held_out.theta]
-        found = [jax.tree.map(np.asarray, response.evaluate(surface, u)) for u in surface.held_out.theta]
+        approximate = jax.jit(lambda theta: _from_surface(surface, exact.data.model, theta))  # noqa: B023 (used here)
+        found = [approximate(from_unbounded(u, exact.data.model)) for u in surface.held_out.theta]
         error = np.array([exact.potential(p) - exact.potential(p, f) for p, f in zip(points, found, strict=True)])
         if np.sqrt(np.mean(error**2)) < _HELD_OUT_MOST:
             break
@@ -299,5 +305,14 @@ def _report(
     )
 
 
+def _packed(found: Statistic) -> Statistic:
+    """With the upper triangle of the Gram matrix only: a surface is read as fast as memory gives it."""
+    return found._replace(gram=np.asarray(found.gram)[np.triu_indices(len(found.gram))])
+
+
 def _from_surface(expanded: response.Surface, model: MassModel, theta: Any) -> Statistic:
-    return response.evaluate(expanded, to_unbounded(theta, model))
+    found = response.evaluate(expanded, to_unbounded(theta, model))
+    size = found.projection.shape[0]
+    place = np.zeros((size, size), int)
+    place[np.triu_indices(size)] = np.arange(size * (size + 1) // 2)
+    return found._replace(gram=found.gram[np.maximum(place, place.T)])

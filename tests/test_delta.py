@@ -1,0 +1,76 @@
+"""The focal length: against gala, at a point and along an orbit, and how it may be given."""
+
+import astropy.units as u
+import gala.dynamics as gd
+import numpy as np
+import pytest
+from gala.dynamics.actionangle import get_staeckel_fudge_delta
+from gala.integrate import DOPRI853Integrator
+
+from otibayes.dynamics import PhaseSpace, action_angle, focal_length
+from otibayes.dynamics.reference import gala_potential
+from otibayes.errors import InputError
+from otibayes.parameters import Parameters
+
+
+def disk_stars(n, seed=0):
+    rng = np.random.default_rng(seed)
+    R, phi, z = rng.uniform(5, 11, n), rng.uniform(-np.pi, np.pi, n), rng.normal(0, 0.4, n)
+    return PhaseSpace(R, phi, z, rng.normal(0, 35, n), rng.normal(220, 25, n), rng.normal(0, 20, n))
+
+
+def gala_start(w):
+    c, s = np.cos(w.phi), np.sin(w.phi)
+    position, velocity = [w.R * c, w.R * s, w.z], [w.vR * c - w.vT * s, w.vR * s + w.vT * c, w.vz]
+    return gd.PhaseSpacePosition(position * u.kpc, velocity * u.km / u.s)
+
+
+@pytest.mark.parametrize("theta", [Parameters(), Parameters(m_disk=0.5, h_z=0.1), Parameters(m_disk=1.3, h_z=0.6)], ids=str)
+def test_local_is_galas(theta):
+    w = disk_stars(500)
+    w = PhaseSpace(*(column[np.abs(w.z) > 1e-3] for column in w))
+    found = focal_length(w, theta, "local")
+    expected = get_staeckel_fudge_delta(gala_potential(theta), gala_start(w)).to_value(u.kpc)
+    real = np.isfinite(expected)  # gala's is NaN where Delta^2 < 0
+    assert real.mean() > 0.99
+    np.testing.assert_allclose(found[real], expected[real], rtol=1e-8)
+
+
+def test_local_is_continuous_at_the_plane():
+    z = np.array([0.0, 1e-9, -1e-9, 1e-6, 1e-4, 1e-3])
+    w = PhaseSpace(*(np.broadcast_to(x, z.shape) for x in (8.0, 0.0)), z, *(np.full(6, v) for v in (20.0, 210.0, 15.0)))
+    for kind in ("local", "orbit"):
+        found = focal_length(w, Parameters(), kind)
+        np.testing.assert_allclose(found, found[0], rtol=2e-3 if kind == "orbit" else 1e-4)
+        assert found[1] == pytest.approx(found[2], rel=1e-7)
+
+
+def test_orbit_is_galas_median_along_four_radial_periods():
+    w, theta = disk_stars(60, seed=1), Parameters(m_disk=1.2)
+    potential = gala_potential(theta)
+    expected = []
+    for i in range(60):
+        start = gala_start(PhaseSpace(*(column[i] for column in w)))
+        rough = potential.integrate_orbit(start, dt=1 * u.Myr, n_steps=3000)
+        period = rough.physicsspherical.estimate_period()["r"].squeeze()
+        orbit = potential.integrate_orbit(start, dt=period / 128, n_steps=4 * 128, Integrator=DOPRI853Integrator)
+        with np.errstate(invalid="ignore"):  # a square root of Delta^2 < 0
+            expected.append(get_staeckel_fudge_delta(potential, orbit).to_value(u.kpc).item())
+    ratio = np.abs(focal_length(w, theta, "orbit") / expected - 1)
+    assert np.mean(ratio < 0.01) >= 0.95 and ratio.max() < 0.02
+
+
+def test_given_as_number_array_or_word():
+    w, theta = disk_stars(5), Parameters()
+    one = action_angle(w, theta, delta=4.0)
+    for same in (np.full(5, 4.0), [4.0] * 5, 4):
+        np.testing.assert_array_equal(action_angle(w, theta, delta=same).J_z, one.J_z)
+    for word in ("local", "orbit"):
+        by_word, by_array = (action_angle(w, theta, delta=d) for d in (word, focal_length(w, theta, word)))
+        np.testing.assert_array_equal(by_word.J_z, by_array.J_z)
+    np.testing.assert_array_equal(action_angle(w, theta).J_z, action_angle(w, theta, delta="orbit").J_z)
+
+
+def test_unknown_word():
+    with pytest.raises(InputError, match="'local' or 'orbit'; got 'median'"):
+        action_angle(disk_stars(2), Parameters(), delta="median")

@@ -1,0 +1,131 @@
+"""The generative density: basis against tinygp's kernel, both likelihoods against each other and against SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.contrib.hsgp.spectral_densities import spectral_density_matern, spectral_density_squared_exponential
+from scipy.stats import multivariate_normal
+
+from otibayes.errors import InputError
+from otibayes.generative.basis import KERNELS, even_kernel, features, inputs, linear_terms, make_basis, spectrum
+from otibayes.generative.likelihood import (
+    LINEAR_WIDTH,
+    dense_log_likelihood,
+    hilbert_log_likelihood,
+    statistic,
+)
+
+LENGTHS = jnp.array([2.0, 2.5, 1.5])
+AMPLITUDE = jnp.array([0.7, 0.4])
+CHOLESKY = jnp.linalg.cholesky(jnp.array([[1.0, 0.6], [0.6, 1.2]]))
+
+
+def _stars(n: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    J = np.stack([rng.exponential(30, n), rng.normal(1860, 250, n), rng.exponential(10, n)], 1)
+    x = np.asarray(inputs(jnp.asarray(J)))
+    mean = np.stack([x[:, 2] ** 2 + 0.3 * x[:, 1], -x[:, 2] + np.cos(x[:, 0])], 1)
+    return jnp.asarray(x), jnp.asarray(mean + rng.multivariate_normal(np.zeros(2), [[1, 0.6], [0.6, 1]], n))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_even_kernel_is_even_in_both_roots_and_not_in_L_z(kernel):
+    k = even_kernel(kernel, LENGTHS)
+    x, y = jnp.array([0.8, 0.5, 1.1]), jnp.array([0.3, -0.7, 0.4])
+    for sign in ([-1, 1, 1], [1, 1, -1], [-1, 1, -1]):
+        np.testing.assert_allclose(k(x, y * jnp.array(sign)), k(x, y), rtol=1e-14)
+    assert abs(k(x, y * jnp.array([1, -1, 1])) - k(x, y)) > 1e-3
+
+
+@pytest.mark.parametrize(("kernel", "tolerance"), [("expsquared", 1e-6), ("matern52", 1e-2), ("matern32", 5e-2)])
+def test_basis_converges_to_the_even_kernel(kernel, tolerance):
+    x = jnp.abs(jnp.asarray(np.random.default_rng(1).normal(size=(6, 3))))
+    basis = make_basis(np.asarray(x), 8000, margin=5.0)
+    phi = jax.vmap(lambda point: features(basis, point))(x)
+    k = even_kernel(kernel, LENGTHS)
+    expected = jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x)
+    np.testing.assert_allclose((phi * spectrum(basis, kernel, LENGTHS)[None, :]) @ phi.T, expected, atol=tolerance)
+
+
+def test_spectral_densities_are_numpyros():
+    x, _ = _stars(50)
+    basis = make_basis(np.asarray(x), 40)
+    frequency = np.pi * basis.degrees / (basis.high - basis.low)
+    weight = np.prod(np.where(basis.degrees == 0, 1.0, 2.0) / (basis.high - basis.low), 1)
+    for w, s, m32, m52 in zip(
+        frequency, weight, spectrum(basis, "matern32", LENGTHS), spectrum(basis, "matern52", LENGTHS), strict=True
+    ):
+        row = jnp.asarray(w)[None]
+        np.testing.assert_allclose(m32, s * spectral_density_matern(3, 1.5, row, 1.0, LENGTHS[None])[0], rtol=1e-9)
+        np.testing.assert_allclose(m52, s * spectral_density_matern(3, 2.5, row, 1.0, LENGTHS[None])[0], rtol=1e-9)
+    found = spectrum(basis, "expsquared", LENGTHS)
+    expected = [
+        s * spectral_density_squared_exponential(3, jnp.asarray(w)[None], 1.0, LENGTHS[None])[0]
+        for w, s in zip(frequency, weight, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-18)
+
+
+def test_outside_the_box_is_nan_not_an_extrapolation():
+    x, _ = _stars(50)
+    basis = make_basis(np.asarray(x), 40)
+    assert jnp.all(jnp.isnan(features(basis, jnp.asarray(basis.high) + 0.1)))
+
+
+def test_a_kernel_without_a_spectral_density_is_refused():
+    x, _ = _stars(50)
+    with pytest.raises(InputError, match="periodic.*choose one of expsquared"):
+        spectrum(make_basis(np.asarray(x), 40), "periodic", LENGTHS)
+
+
+def test_dense_is_the_multivariate_normal_of_all_stars_and_elements():
+    x, Y = _stars(40)
+    k = even_kernel("expsquared", LENGTHS)
+    K = np.asarray(jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x))
+    linear = np.asarray(linear_terms(x))
+    Sigma = np.asarray(CHOLESKY @ CHOLESKY.T)
+    covariance = np.kron(K, np.diag(np.asarray(AMPLITUDE) ** 2))
+    covariance += np.kron(LINEAR_WIDTH**2 * linear @ linear.T + np.eye(40), Sigma)
+    expected = multivariate_normal(np.zeros(80), covariance).logpdf(np.asarray(Y).ravel())
+    np.testing.assert_allclose(
+        dense_log_likelihood(x, Y, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY), expected, rtol=1e-9
+    )
+
+
+def test_hilbert_converges_to_dense_on_1000_stars():
+    x, Y = _stars(1000)
+    dense = dense_log_likelihood(x, Y, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
+    errors = []
+    for size in (100, 400, 1200):
+        basis = make_basis(np.asarray(x), size, margin=3.0)
+        hilbert = hilbert_log_likelihood(statistic(basis, x, Y), basis, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
+        errors.append(abs(float(hilbert - dense)))
+    assert errors[2] < errors[1] < errors[0]
+    assert errors[2] < 1e-3
+
+
+def test_gradient_of_hilbert_against_central_differences():
+    x, Y = _stars(200)
+    basis = make_basis(np.asarray(x), 60)
+
+    def f(flat: jax.Array) -> jax.Array:
+        data = statistic(basis, x * flat[5], Y)
+        return hilbert_log_likelihood(data, basis, "expsquared", flat[:3], flat[3:5], CHOLESKY)
+
+    point = jnp.concatenate([LENGTHS, AMPLITUDE, jnp.array([0.98])])
+    steps = 1e-5 * jnp.eye(6)
+    difference = jnp.stack([(f(point + step) - f(point - step)) / 2e-5 for step in steps])
+    np.testing.assert_allclose(jax.grad(f)(point), difference, rtol=1e-6)
+
+
+def test_order_of_elements_does_not_matter():
+    x, Y = _stars(100)
+    basis = make_basis(np.asarray(x), 60)
+    Sigma = CHOLESKY @ CHOLESKY.T
+    swapped = jnp.linalg.cholesky(Sigma[::-1, ::-1])
+    one = hilbert_log_likelihood(statistic(basis, x, Y), basis, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
+    two = hilbert_log_likelihood(
+        statistic(basis, x, Y[:, ::-1]), basis, "expsquared", LENGTHS, AMPLITUDE[::-1], swapped
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-6)

@@ -1,0 +1,261 @@
+"""Both paths to a result on few stars: its schema, files, models of a user's own, what is refused."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import otibayes as oti
+from otibayes import results
+from otibayes.classical.objective import Settings
+from otibayes.dynamics import MILKY_WAY
+from otibayes.errors import InputError
+from otibayes.parameters import TABLE
+
+NAMES = [p.name for p in TABLE]
+FEW = {"bootstraps": 8, "settings": Settings(neighbours=24)}
+SHORT = {"surface": False, "chains": 2, "warmup": 10, "draws": 10, "basis_size": 16, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def stars():
+    return oti.embedded_stars()[:120]
+
+
+@pytest.fixture(scope="module")
+def classical(stars):
+    return oti.fit_classical(stars, seed=1, **FEW)
+
+
+@pytest.fixture(scope="module")
+def posterior(stars):
+    return oti.sample(stars, ["FE_H", "MG_FE"], seed=1, **SHORT)
+
+
+def test_classical_schema(classical, stars):
+    assert set(classical.children) == {
+        *("posterior", "sample_stats", "optimum", "valley", "joint", "surface", "constant_data")
+    }
+    draws = classical["posterior"].dataset
+    assert dict(draws.sizes) == {"chain": 1, "draw": 8, "element": 2}
+    assert list(draws.element.values) == ["MG_FE", "FE_H"]
+    assert set(draws.data_vars) == {*NAMES, *results.DERIVED}
+    for p in TABLE:
+        assert draws[p.name].attrs["units"] == p.unit
+        assert (draws[p.name] >= p.low).all() and (draws[p.name] <= p.high).all()
+    theta = MILKY_WAY.Parameters(*(float(draws[name][0, 3, 1]) for name in NAMES))
+    for name, value in oti.derived_quantities(theta).items():
+        assert float(draws[name][0, 3, 1]) == pytest.approx(float(value), rel=1e-9)
+    # 8 bootstraps do not suffice for generalised least squares over 2 x 4
+    assert classical["joint"].combination.values.tolist() == ["product"]
+    assert classical["sample_stats"]["converged"].dtype == bool
+    assert classical["surface"].attrs["nodes"] > 15
+    np.testing.assert_array_equal(classical["constant_data"]["row"], stars.row)
+
+
+def test_joint_of_known_replicates():
+    """Product of Gaussians by hand; derived quantities of it to first order, against finite differences."""
+    rng = np.random.default_rng(0)
+    centre, sd = np.array([1.0, 0.3, 20.0, 7.8]), np.array([0.05, 0.02, 3.0, 0.2])
+    joint = results._joint(centre + sd * rng.normal(size=(2, 60, 4)), MILKY_WAY)
+    assert joint.combination.values.tolist() == ["product", "gls"]
+    assert (np.abs(joint["mean"].values[0] - centre) < 0.4 * sd).all()
+    one = joint.sel(combination="product")
+    theta, step = one["mean"].values, 1e-4 * sd
+    up, down = (results._derived_of(theta + s * np.diag(step), MILKY_WAY)["Sigma_1p1"] for s in (1, -1))
+    slope = (up - down) / (2 * step)
+    expected = math.sqrt(slope @ one.covariance.values @ slope)
+    assert float(one.derived_sd.sel(derived="Sigma_1p1")) == pytest.approx(expected, rel=1e-5)
+    # M_disk is m_disk in another unit, so that their relative widths are one
+    ratio = float(one.derived_sd.sel(derived="M_disk") / one.derived_mean.sel(derived="M_disk"))
+    assert ratio == pytest.approx(math.sqrt(one.covariance.values[0, 0]) / theta[0], rel=1e-9)
+
+
+def test_joint_that_is_no_mass_model_derives_nothing():
+    rng = np.random.default_rng(0)
+    far = np.array([1.79, 0.05, 20.0, 7.8]) + [0.01, 0.01, 3.0, 0.2] * rng.normal(size=(1, 20, 4))
+    joint = results._joint(far, MILKY_WAY)
+    assert not joint.possible.any() and joint.derived_mean.isnull().all()
+    assert results._joint(far[:, :3], MILKY_WAY) is None  # three replicates, four parameters
+
+
+def test_posterior_schema(posterior, stars):
+    assert set(posterior.children) == {"posterior", "sample_stats", "mode", "constant_data"}
+    draws = posterior["posterior"].dataset
+    assert {*NAMES, *results.DERIVED, "amplitude", "scatter", "correlation", "length_scale"} == set(draws.data_vars)
+    assert draws.m_disk.dims == ("chain", "draw") and dict(draws.m_disk.sizes) == {"chain": 2, "draw": 10}
+    assert draws.element.values.tolist() == ["FE_H", "MG_FE"]
+    np.testing.assert_allclose(np.diagonal(draws.correlation, axis1=-2, axis2=-1), 1, rtol=1e-6)
+    # in dex: the residual scatter is of the order of the abundances' own
+    for element in ("FE_H", "MG_FE"):
+        sd = np.std(stars.abundances[element])
+        assert 0.2 * sd < float(draws.scatter.sel(element=element).mean()) < 2 * sd
+    statistics = posterior["sample_stats"].dataset
+    assert {"lp", "diverging", "n_steps", "acceptance_rate", "energy", "step_size"} == set(statistics.data_vars)
+    assert (statistics.energy >= -statistics.lp).all()  # the Hamiltonian is the potential and a kinetic energy
+    data = posterior["constant_data"].dataset
+    np.testing.assert_array_equal(data.row, stars.row)
+    np.testing.assert_array_equal(data.abundances.sel(element="MG_FE"), stars.abundances["MG_FE"])
+
+
+def test_attributes(classical, posterior, stars):
+    for tree, kind in ((classical, "classical"), (posterior, "posterior")):
+        a = tree.attrs
+        assert a["otibayes_kind"] == kind and a["seed"] == 1 and a["stars"] == 120
+        assert a["catalogue_sha256"] == stars.provenance.sha256
+        assert {"otibayes", "jax", "numpyro", "numpy"} <= set(json.loads(a["versions"]))
+        truth = json.loads(a["truth"])
+        assert truth["m_disk"] == 1.1 and {*NAMES, *results.DERIVED} == set(truth)
+        assert json.loads(a["provenance"])["rows"] == 4000
+    assert json.loads(posterior.attrs["settings"])["likelihood"] == "hilbert"
+    assert {"max_r_hat", "min_ess_bulk", "min_ess_tail", "divergences", "converged"} <= set(posterior.attrs)
+    assert posterior.attrs["converged"] == 0  # twenty draws
+
+
+def test_save_and_load_give_the_same(classical, posterior, tmp_path):
+    for tree in (classical, posterior):
+        path = tmp_path / "result.nc"
+        oti.save(tree, path)
+        loaded = oti.load(path)
+        xr.testing.assert_identical(tree, loaded)
+        oti.save(loaded, path)  # over the file that it came from, which is closed
+        assert [p.name for p in tmp_path.iterdir()] == ["result.nc"]
+
+
+def test_save_leaves_nothing_half_written(posterior, tmp_path):
+    path = tmp_path / "result.nc"
+    path.write_text("before")
+    broken = posterior.copy()
+    broken.attrs["bad"] = None  # netCDF cannot hold it
+    with pytest.raises(TypeError):
+        oti.save(broken, path)
+    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["result.nc"]
+    with pytest.raises(InputError, match="cannot be written"):
+        oti.save(posterior, tmp_path / "absent" / "result.nc")
+
+
+def test_load_refuses_what_is_not_ours(posterior, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        oti.load(tmp_path / "absent.nc")
+    with pytest.raises(InputError, match="folder"):
+        oti.load(tmp_path)
+    (tmp_path / "text.nc").write_text("hello")
+    with pytest.raises(InputError, match="cannot be read as netCDF"):
+        oti.load(tmp_path / "text.nc")
+    xr.Dataset({"x": 1}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(InputError, match="not a result of otibayes"):
+        oti.load(tmp_path / "other.nc")
+    path = tmp_path / "posterior.nc"
+    oti.save(posterior, path)
+    with pytest.raises(InputError, match="holds a posterior where a classical fit is needed"):
+        oti.load(path, "classical")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match="complete"):
+        oti.load(path)
+    old = posterior.copy()
+    old.attrs["otibayes_schema"] = 0
+    oti.save(old, path)
+    with pytest.raises(InputError, match="schema 0"):
+        oti.load(path)
+
+
+def test_same_seed_same_classical_result(stars, classical):
+    again = oti.fit_classical(stars, seed=1, **FEW)
+    xr.testing.assert_identical(again["posterior"].dataset, classical["posterior"].dataset)
+
+
+def test_identity_follows_from_every_input(stars):
+    settings = results.sample_settings()
+    name = results.identity(stars, None, 0, settings)
+    assert name == results.identity(oti.embedded_stars()[:120], ["MG_FE", "FE_H"], 0, settings)
+    others = [
+        (stars[:119], None, 0, settings),
+        (stars, ["MG_FE"], 0, settings),
+        (stars, None, 1, settings),
+        (stars, None, 0, results.sample_settings(draws=499)),
+    ]
+    assert len({name, *(results.identity(*other) for other in others)}) == 5
+
+
+def test_missing_errors_are_equal_weights(stars):
+    assert results._errors(stars, ["MG_FE", "FE_H"]).min() > 0
+    stars.errors.pop("MG_FE")
+    np.testing.assert_array_equal(results._errors(stars, ["MG_FE", "FE_H"])[:, 0], 1)
+    stars.errors.pop("FE_H")
+    assert results._errors(stars, ["MG_FE", "FE_H"]) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "agama"}, "unknown action method"),
+        ({"delta": "global"}, "delta must be"),
+        ({"delta": -1.0}, "positive"),
+        ({"delta": np.ones(3)}, r"delta has shape \(3,\)"),
+        ({"bootstraps": 1}, "at least 2"),
+        ({"elements": ["FE_H", "FE_H"]}, "given twice"),
+        ({"elements": []}, "no elements"),
+        ({"elements": ["MN_H"]}, "MN_H is not in the catalogue"),
+    ],
+)
+def test_fit_classical_refuses(stars, given, message):
+    with pytest.raises(InputError, match=message):
+        oti.fit_classical(stars, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"likelihood": "sparse"}, "unknown likelihood"),
+        ({"likelihood": "dense"}, "no-surface"),
+        ({"model": "linear"}, "unknown model"),
+        ({"model": "absent.py"}, "no such model file"),
+        ({"draws": 2}, "draws=2 is too small"),
+    ],
+)
+def test_sample_refuses(stars, given, message):
+    with pytest.raises(InputError, match=message):
+        oti.sample(stars, **given)
+
+
+def write_model(folder, name, text):
+    path = folder / f"{name}.py"
+    path.write_text(text)
+    return path
+
+
+def test_a_model_of_ones_own(stars, tmp_path):
+    text = """
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from otibayes.generative import sample_parameters
+
+def model(likelihood):
+    theta = sample_parameters(likelihood.data.model)
+    slope = numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+    numpyro.factor("abundances", -0.5 * jnp.sum(slope**2))
+"""
+    path = write_model(tmp_path, "mine", text)
+    tree = oti.sample(stars, model=path, **SHORT)
+    assert tree["posterior"]["slope"].dims == ("chain", "draw", "slope_dim_0")
+    assert json.loads(tree.attrs["settings"])["model"].startswith("mine.py ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def other(likelihood): pass", "it defines neither"),
+        ("def mine(likelihood): pass\ndef model(likelihood): pass", "it defines both"),
+        ("def mine(): pass", "must take one argument"),
+        ("def mine(a, b): pass", "it takes 2"),
+        ("import absent_module", "ModuleNotFoundError"),
+        ("def mine(:", "SyntaxError"),
+    ],
+)
+def test_a_model_that_cannot_be_used(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as error:
+        results.load_model(write_model(tmp_path, "mine", text))
+    assert "\n" not in str(error.value)
