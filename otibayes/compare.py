@@ -138,7 +138,8 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
         else:
             lines.append(f"stars ({name}): {tree.attrs['stars']} used, none left out")
     different = [n for n in ("catalogue_sha256", "elements") if classical.attrs[n] != posterior.attrs[n]]
-    if different or not np.array_equal(*(t["constant_data"].dataset["row"] for t in (classical, posterior))):
+    ours, theirs = (tree["constant_data"].dataset["row"].values for tree in (classical, posterior))
+    if different or not np.array_equal(ours, theirs):
         lines.append(f"note: the results are not of the same {' and '.join(different) or 'stars'}")
     return lines
 

@@ -216,9 +216,29 @@ def _within(region: Region, surface: Surface | None) -> tuple[np.ndarray, Any]:
     return theta[inside], jax.tree.map(lambda v: v[inside], values)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _polynomials(x: Any, coefficients: Any, degree: int) -> Any:
+    """Polynomials (K,) of coefficients (terms, K) at one point x (d,)."""
+    return chebyshev(x, degree) @ coefficients
+
+
+@_polynomials.defjvp
+def _(coefficients: Any, degree: int, primals: tuple, tangents: tuple) -> tuple:
+    # With few inputs and many outputs the whole Jacobian, one more product of the same layout, is far cheaper than the
+    # transposed product that reverse mode would make of it.
+    (x,), (dx,) = primals, tangents
+    basis = jnp.concatenate([chebyshev(x, degree)[None], jax.jacfwd(lambda x: chebyshev(x, degree))(x).T])
+    rows = basis @ coefficients
+    return rows[0], dx @ rows[1:]
+
+
 def evaluate(surface: Surface, theta: Any) -> Any:
-    """Value of the function at one theta (d,), of its shape; NaN outside the region. Jit, grad and vmap work."""
-    basis = chebyshev(_unit(surface.region, theta), surface.degree)
-    inside = contains(surface.region, theta)
-    value = jax.tree.map(lambda c: jnp.tensordot(basis, jnp.asarray(c), 1), surface.coefficients)
-    return jax.tree.map(lambda v: jnp.where(inside, v, jnp.nan), value)
+    """Value of the function at one theta (d,), of the function's shape; NaN outside the region. Jit, grad, vmap work."""
+    x, inside = _unit(surface.region, theta), contains(surface.region, theta)
+
+    def leaf(coefficients: Any) -> Any:
+        coefficients = jnp.asarray(coefficients)
+        value = _polynomials(x, coefficients.reshape(len(coefficients), -1), surface.degree)
+        return jnp.where(inside, value.reshape(coefficients.shape[1:]), jnp.nan)
+
+    return jax.tree.map(leaf, surface.coefficients)

@@ -82,13 +82,13 @@ def _reference(w, D, potential):
     u_min = _root(lambda u: square_u(u)[0] + const_u, u0, u0 * Decimal("1e-12"))
     u_max = _root(lambda u: square_u(u)[0] + const_u, u0, u0 + 10)
     t_max = _root(lambda t: square_v(t)[0] + const_v, t0, 1 - Decimal("1e-40"))
-    middle, half = (u_max + u_min) / 2, (u_max - u_min) / 2
+    half = (u_max - u_min) / 2
 
     def over_u(phase):
         """Integrals from pericentre to a phase in (0, pi): of p, and of its derivatives by E, I_3 (of const), L."""
         angles, total = 0.5 * phase * (NODES + 1), np.zeros(4)
         for angle, weight in zip(angles, 0.5 * phase * WEIGHTS, strict=True):
-            square, sinh2 = square_u(middle - half * Decimal(float(np.cos(angle))))
+            square, sinh2 = square_u(u_min + 2 * half * Decimal(float(np.sin(angle / 2) ** 2)))
             p, sinh2 = float((square + const_u).sqrt()), float(sinh2)
             step = weight * float(half) * np.sin(angle)
             total += step * np.array([p, float(D) ** 2 * sinh2 / p, -1 / p, -float(L) / sinh2 / p])
@@ -110,8 +110,8 @@ def _reference(w, D, potential):
     # rows: derivatives of J_R, L_z, J_z by (E, I_3, L)
     matrix = np.array([whole_u[1:] / np.pi, [0, 0, 1], whole_v[1:] * 2 / np.pi])
     inverse = np.linalg.inv(matrix)  # d(E, I_3, L) / dJ
-    phase_u = np.arccos(np.clip(float((middle - u0) / half), -1, 1))
-    phase_v = np.arcsin(np.clip(float(t0 / t_max), -1, 1))
+    phase_u = 2 * np.arctan2(float((u0 - u_min).sqrt()), float((u_max - u0).sqrt()))
+    phase_v = np.arctan2(float(t0), float((t_max**2 - t0**2).sqrt()))
     part_u, part_v = over_u(phase_u), over_v(phase_v)
     if p_u0 < 0:
         part_u = 2 * whole_u - part_u

@@ -25,7 +25,9 @@ def gala_start(w):
     return gd.PhaseSpacePosition(position * u.kpc, velocity * u.km / u.s)
 
 
-@pytest.mark.parametrize("theta", [Parameters(), Parameters(m_disk=0.5, h_z=0.1), Parameters(m_disk=1.3, h_z=0.6)], ids=str)
+@pytest.mark.parametrize(
+    "theta", [Parameters(), Parameters(m_disk=0.5, h_z=0.1), Parameters(m_disk=1.3, h_z=0.6)], ids=str
+)
 def test_local_is_galas(theta):
     w = disk_stars(500)
     w = PhaseSpace(*(column[np.abs(w.z) > 1e-3] for column in w))

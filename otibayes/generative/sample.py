@@ -13,6 +13,7 @@ from arviz_stats.base import array_stats
 from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC, NUTS, init_to_value
 from numpyro.infer.util import initialize_model, potential_energy
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from .. import surface as response
@@ -177,6 +178,8 @@ class _Nuts(NamedTuple):
         return np.asarray(mcmc.get_samples(group_by_chain=True)), mcmc.get_extra_fields(group_by_chain=True)
 
 
+# The sampler's matrices are small: BLAS threads would spend many times its work in waiting for one another.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def sample_posterior(
     data: Data,
     model: Model,
