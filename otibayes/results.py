@@ -59,6 +59,7 @@ _KINDS = {"classical": "classical fit", "posterior": "posterior"}
 _COEFFICIENTS = ("c0", "a1", "b1", "a2", "b2")
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
 _KHAT_MOST = 0.7  # beyond, importance weights cannot repair the draws (Vehtari et al. 2024)
+_CHECKABLE = 50  # draws: with fewer the tail of the surface's importance weights cannot be fitted
 _ERROR_SMALL = 0.1  # in ln L: an rms error that moves no posterior, whatever the shape of its tail
 
 Model = Callable[[Likelihood], None]
@@ -157,6 +158,11 @@ def sample_settings(
     for name, value in given.items():
         if value < least[name]:
             raise InputError(f"{name}={value} is too small; at least {least[name]} is needed")
+    if surface and chains * draws < _CHECKABLE:
+        raise InputError(
+            f"{chains} x {draws} draws are too few to check the surface; {_CHECKABLE} or more are needed, or"
+            " surface=False (--no-surface)"
+        )
     name, _ = _model(model)
     return {"model": name, "likelihood": likelihood, "surface": surface, "delta": _delta_setting(delta)} | given
 

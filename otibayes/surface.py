@@ -233,7 +233,7 @@ def _(coefficients: Any, degree: int, primals: tuple, tangents: tuple) -> tuple:
 
 
 def evaluate(surface: Surface, theta: Any) -> Any:
-    """Value of the function at one theta (d,), of the function's shape; NaN outside the region. Jit, grad, vmap work."""
+    """Value of the function at one theta (d,), of its shape; NaN outside the region. Jit, grad and vmap work."""
     x, inside = _unit(surface.region, theta), contains(surface.region, theta)
 
     def leaf(coefficients: Any) -> Any:

@@ -213,6 +213,7 @@ def test_fit_classical_refuses(stars, given, message):
         ({"model": "linear"}, "unknown model"),
         ({"model": "absent.py"}, "no such model file"),
         ({"draws": 2}, "draws=2 is too small"),
+        ({"draws": 10, "chains": 2}, "too few to check the surface"),
     ],
 )
 def test_sample_refuses(stars, given, message):

@@ -105,7 +105,7 @@ def _in_blocks(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: st
 
 
 def focal_length(w: PhaseSpace, theta: Any, kind: str = "orbit", model: MassModel = MILKY_WAY) -> np.ndarray:
-    """Delta [kpc] (N,) of the Staeckel fudge: at each star ("local") or the median over four radial periods ("orbit")."""
+    """Delta [kpc] (N,) of the fudge: at each star ("local") or the median over four radial periods ("orbit")."""
     if kind not in ("local", "orbit"):
         raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {kind!r}")
     return _in_blocks(w, 1.0, theta, model, kind)

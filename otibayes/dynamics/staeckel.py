@@ -255,7 +255,8 @@ def actions_angles(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int
     phi = jnp.arctan2(orbit.p_u / jnp.sqrt(g_u), 0.5 * (orbit.u_peri + orbit.u_apo))
     g_v = (orbit.p_t**2 + _FLOOR) / orbit.y_max
     side = jnp.where(w.z < 0, -1.0, 1.0)
-    chi = jnp.arctan2(side * orbit.t, side * kappa * orbit.p_t / jnp.sqrt(g_v))
+    still = jnp.where((orbit.t == 0) & (orbit.p_t == 0), _FLOOR**0.5, 0.0)  # planar: no vertical phase; 0 then
+    chi = jnp.arctan2(side * orbit.t, side * kappa * (orbit.p_t + still) / jnp.sqrt(g_v))
     up_to_u, up_to_v = _up_to(phi, nodes[0]), 0.5 * _up_to(2 * chi, nodes[1])
 
     L = orbit.L / D**2

@@ -135,13 +135,14 @@ class Likelihood:
     """ln p(abundances | theta, hyperparameters) of the stars in `data`: what a model in `models/` is given.
 
     Computed by the `kind` "hilbert" or "dense" ("none" is 0: the prior alone). `source`, a function of theta, replaces
-    the stars as where the statistic of "hilbert" comes from: a response surface. -inf where a star's actions are
-    undefined or leave the basis' box, or theta leaves the surface's region.
+    the stars as where the statistic of "hilbert" comes from: a response surface; it also returns a term to add to the
+    logarithm, 0 where the surface holds. -inf where a star's actions are undefined or leave the basis' box, or a Gram
+    matrix is not positive definite.
     """
 
     data: Data
     kind: str = "hilbert"
-    source: Callable[[Any], Statistic] | None = None
+    source: Callable[[Any], tuple[Statistic, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in (*LIKELIHOODS, "none"):
@@ -167,8 +168,8 @@ class Likelihood:
             x = inputs(self.data.actions(theta))
             value = dense_log_likelihood(x, self.data.Y, kernel, lengths, amplitude, scatter_cholesky)
         else:
-            found = self.source(theta) if self.source else self._statistic(theta)
-            value = hilbert_log_likelihood(found, self.data.basis, kernel, lengths, amplitude, scatter_cholesky)
+            found, extra = self.source(theta) if self.source else (self._statistic(theta), 0.0)
+            value = hilbert_log_likelihood(found, self.data.basis, kernel, lengths, amplitude, scatter_cholesky) + extra
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
     def _statistic(self, theta: Any) -> Statistic:

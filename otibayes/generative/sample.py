@@ -25,8 +25,8 @@ from .likelihood import Likelihood, Statistic, statistic
 __all__ = ["Posterior", "SurfaceReport", "sample_posterior"]
 
 _SIGMAS = 6.0  # radius of the surface's region
-_RIM = 0.9  # draws beyond this fraction of it are too near the rim
-_ATTEMPTS = 3
+_WITHIN = 0.9999  # of the rim
+_ATTEMPTS = 2
 _DEGREES = (4, 5, 6)
 _HELD_OUT_MOST = 0.1  # rms error in ln L over the region
 _CHECKED = 100  # posterior draws at which the surface is compared with the plain likelihood
@@ -194,8 +194,7 @@ def sample_posterior(
     """Sample `model` given `data` with NUTS; see `otibayes.sample` for the arguments.
 
     The maximum and its curvature give the metric. With `surface`, the statistic is expanded about the maximum; where
-    draws come near the region's rim or diverge, the region is placed anew by the draws' own mean and covariance, and
-    they are drawn again.
+    draws leave the region it is placed anew, by the draws' own mean and covariance, and they are drawn again.
     """
     if surface and kind == "dense":
         raise InputError("the response surface carries the 'hilbert' statistic; use likelihood 'hilbert' or no surface")
@@ -217,7 +216,7 @@ def sample_posterior(
             flat, fields = nuts.run(on_surface, centre, covariance)
             every = flat.reshape(-1, centre.size)
             farthest = float(jax.vmap(partial(response.radius, region))(every[:, space.theta]).max())
-            if attempt == _ATTEMPTS or (farthest < _RIM and not np.any(fields["diverging"])):
+            if attempt == _ATTEMPTS or farthest < 1:
                 break
             centre, covariance = every.mean(0), np.cov(every.T)
         report = _report(exact, on_surface, expanded, held_out, region, farthest, attempt, every, seed)
@@ -237,7 +236,7 @@ class _Exact:
         self.data, self._theta = data, space.theta
         self._gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
         self._potential = jax.jit(
-            lambda flat, found: _potential(model, Likelihood(data, kind, lambda theta: found), space)(flat)
+            lambda flat, found: _potential(model, Likelihood(data, kind, lambda theta: (found, 0.0)), space)(flat)
         )
 
     def statistic(self, u: np.ndarray) -> Statistic:
@@ -271,7 +270,7 @@ def _expand(
         )
         points = [exact.with_theta(centre, u) for u in surface.held_out.theta]
         approximate = jax.jit(lambda theta: _from_surface(surface, exact.data.model, theta))  # noqa: B023 (used here)
-        found = [approximate(from_unbounded(u, exact.data.model)) for u in surface.held_out.theta]
+        found = [approximate(from_unbounded(u, exact.data.model))[0] for u in surface.held_out.theta]
         error = np.array([exact.potential(p) - exact.potential(p, f) for p, f in zip(points, found, strict=True)])
         if np.sqrt(np.mean(error**2)) < _HELD_OUT_MOST:
             break
@@ -313,9 +312,18 @@ def _packed(found: Statistic) -> Statistic:
     return found._replace(gram=np.asarray(found.gram)[np.triu_indices(len(found.gram))])
 
 
-def _from_surface(expanded: response.Surface, model: MassModel, theta: Any) -> Statistic:
-    found = response.evaluate(expanded, to_unbounded(theta, model))
+def _from_surface(expanded: response.Surface, model: MassModel, theta: Any) -> tuple[Statistic, Any]:
+    """The statistic of the surface, and what to add to ln L.
+
+    Beyond the rim, where no draw should be, the statistic is that of the rim's nearest point and ln L falls as it does
+    for the Gaussian whose sigmas are the region's unit: chains come back, and the report says how far they were.
+    """
+    u, region = to_unbounded(theta, model), expanded.region
+    r = response.radius(region, u)
+    inside = jnp.minimum(1.0, _WITHIN / jnp.maximum(r, 1e-9))
+    extra = -0.5 * region.size**2 * (jnp.maximum(r, _WITHIN) ** 2 - _WITHIN**2)
+    found = response.evaluate(expanded, region.centre + inside * (u - region.centre))
     size = found.projection.shape[0]
     place = np.zeros((size, size), int)
     place[np.triu_indices(size)] = np.arange(size * (size + 1) // 2)
-    return found._replace(gram=found.gram[np.maximum(place, place.T)])
+    return found._replace(gram=found.gram[np.maximum(place, place.T)]), extra
