@@ -216,17 +216,17 @@ def _within(region: Region, surface: Surface | None) -> tuple[np.ndarray, Any]:
     return theta[inside], jax.tree.map(lambda v: v[inside], values)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _polynomials(x: Any, coefficients: Any, degree: int) -> Any:
-    """Polynomials (K,) of coefficients (terms, K) at one point x (d,)."""
+    """Polynomials (K,) of coefficients (terms, K), which are constants, at one point x (d,)."""
     return chebyshev(x, degree) @ coefficients
 
 
 @_polynomials.defjvp
-def _(coefficients: Any, degree: int, primals: tuple, tangents: tuple) -> tuple:
+def _(degree: int, primals: tuple, tangents: tuple) -> tuple:
     # With few inputs and many outputs the whole Jacobian, one more product of the same layout, is far cheaper than the
     # transposed product that reverse mode would make of it.
-    (x,), (dx,) = primals, tangents
+    (x, coefficients), (dx, _) = primals, tangents
     basis = jnp.concatenate([chebyshev(x, degree)[None], jax.jacfwd(lambda x: chebyshev(x, degree))(x).T])
     rows = basis @ coefficients
     return rows[0], dx @ rows[1:]
@@ -237,7 +237,7 @@ def evaluate(surface: Surface, theta: Any) -> Any:
     x, inside = _unit(surface.region, theta), contains(surface.region, theta)
 
     def leaf(coefficients: Any) -> Any:
-        coefficients = jnp.asarray(coefficients)
+        coefficients = jax.lax.stop_gradient(jnp.asarray(coefficients))
         value = _polynomials(x, coefficients.reshape(len(coefficients), -1), surface.degree)
         return jnp.where(inside, value.reshape(coefficients.shape[1:]), jnp.nan)
 
