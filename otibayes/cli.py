@@ -242,7 +242,7 @@ def demo(output: Path) -> None:
     click.echo("classical: Fourier coefficients of abundance deviations in theta_z, 32 bootstraps")
     classical = fit_classical(stars, bootstraps=32, seed=0)
     click.echo("generative: abundances as a Gaussian process over actions, sampled with NUTS")
-    posterior = sample(stars, seed=0, progress=_interactive())
+    posterior = sample(stars, seed=0)
     output.mkdir(parents=True, exist_ok=True)
     save(classical, output / "classical.nc")
     save(posterior, output / "posterior.nc")
@@ -438,8 +438,8 @@ def classical(
 )
 @click.option("--surface/--no-surface", default=True, show_default=True, help="Expand the likelihood in theta first.")
 @click.option("--chains", type=int, default=4, show_default=True)
-@click.option("--warmup", type=int, default=300, show_default=True, help="Draws of each chain to adapt, not kept.")
-@click.option("--draws", type=int, default=500, show_default=True, help="Draws of each chain to keep.")
+@click.option("--warmup", type=int, default=200, show_default=True, help="Draws of each chain to adapt, not kept.")
+@click.option("--draws", type=int, default=400, show_default=True, help="Draws of each chain to keep.")
 @click.option("--basis-size", type=int, default=96, show_default=True, help="Basis functions of 'hilbert'.")
 @_delta
 @click.option("--resume", is_flag=True, help="Keep the output where it is already the result of these very inputs.")
@@ -471,7 +471,7 @@ def sample(
             click.echo(f"kept: {output} is the result of these stars, settings, seed and version")
             return
         click.echo(f"{output} is of other stars, settings, seed or version; starting anew")
-    tree = results.sample(read, _names(elements), seed=seed, progress=_interactive(), **options)
+    tree = results.sample(read, _names(elements), seed=seed, **options)
     results.save(tree, output)
     a = tree.attrs
     click.echo(

@@ -29,9 +29,9 @@ from .classical.joint import joint_gls, joint_product
 from .classical.objective import Settings
 from .dynamics import METHODS, MILKY_WAY, MassModel, Status, action_angle, derived_quantities, focal_length, phase_space
 from .errors import InputError
-from .generative import LIKELIHOODS, Data, Likelihood, Posterior, prepare, sample_posterior
+from .generative import LIKELIHOODS, Data, Likelihood, NutsSettings, Posterior, prepare, sample_posterior
+from .parallel import Map, serial
 from .stars import Stars
-from .surface import Map, serial
 
 __all__ = [
     "DERIVED",
@@ -137,8 +137,8 @@ def sample_settings(
     likelihood: str = "hilbert",
     surface: bool = True,
     chains: int = 4,
-    warmup: int = 300,
-    draws: int = 500,
+    warmup: int = 200,
+    draws: int = 400,
     basis_size: int = 96,
     delta: Any = "orbit",
 ) -> dict[str, Any]:
@@ -175,12 +175,11 @@ def sample(
     likelihood: str = "hilbert",
     surface: bool = True,
     chains: int = 4,
-    warmup: int = 300,
-    draws: int = 500,
+    warmup: int = 200,
+    draws: int = 400,
     basis_size: int = 96,
     delta: Any = "orbit",
     mass_model: MassModel = MILKY_WAY,
-    progress: bool = True,
 ) -> xr.DataTree:
     """The posterior of a generative `model`, by NUTS.
 
@@ -203,11 +202,7 @@ def sample(
         function,
         kind=likelihood,
         surface=surface,
-        seed=seed,
-        chains=chains,
-        warmup=warmup,
-        draws=draws,
-        progress=progress,
+        settings=NutsSettings(chains, warmup, draws, seed),
     )
     groups = _posterior_groups(found, data)
     stars = _without(stars, data.kept, "undefined actions within the prior")
@@ -460,7 +455,7 @@ def _joint(replicates: np.ndarray, model: MassModel) -> xr.Dataset | None:
     possible = ((means >= low) & (means <= high)).all(1)
     possible &= np.array([bool(model.allowed(model.Parameters(*mean))) for mean in means])
     derived = _derived_of(means, model)
-    slopes = jax.vmap(jax.jacfwd(lambda t: derived_quantities(model.Parameters(*t), model)))(jnp.asarray(means))
+    slopes = jax.jit(jax.vmap(jax.jacfwd(lambda t: derived_quantities(model.Parameters(*t), model))))(means)
     values = np.where(possible[:, None], np.stack(list(derived.values()), 1), np.nan)
     sd = [
         [np.sqrt(np.asarray(slopes[n])[i] @ joint.covariance @ np.asarray(slopes[n])[i]) for n in derived]
@@ -508,11 +503,9 @@ def _posterior_groups(found: Posterior, data: Data) -> dict[str, xr.Dataset]:
         dims = {dim for dims, *_ in variables.values() for dim in dims}
         return xr.Dataset(variables, {name: values for name, values in coords.items() if name in dims})
 
-    statistics = dict(found.statistics)
-    statistics["lp"] = -statistics["lp"]  # numpyro keeps the potential, ArviZ the log density
     groups = {
         "posterior": group(found.draws, ("chain", "draw")),
-        "sample_stats": xr.Dataset({name: (("chain", "draw"), values) for name, values in statistics.items()}),
+        "sample_stats": xr.Dataset({name: (("chain", "draw"), values) for name, values in found.statistics.items()}),
         "mode": group(found.mode, ()),
     }
     if found.report is not None:

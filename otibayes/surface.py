@@ -9,15 +9,16 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from tqdm import tqdm
+
+from .parallel import Map, serial
 
 __all__ = [
     "HeldOut",
@@ -30,10 +31,9 @@ __all__ = [
     "expand",
     "nodes",
     "radius",
-    "serial",
 ]
 
-Map = Callable[[Callable[[np.ndarray], Any], Iterable[np.ndarray]], list[Any]]
+_UNKNOWN = 1e-9  # weight of nothing at all against one point's, in a design
 
 
 @jax.tree_util.register_dataclass
@@ -80,6 +80,11 @@ class Surface:
     evaluated: Any
     degree: int = field(metadata={"static": True})
     nodes: int = field(metadata={"static": True})
+
+    def lean(self) -> "Surface":
+        """What `evaluate` needs, on the device: to be passed into compiled functions."""
+        region, coefficients = jax.tree.map(jnp.asarray, (self.region, self.coefficients))
+        return replace(self, region=region, coefficients=coefficients, held_out=None, evaluated=None)
 
 
 @functools.cache
@@ -137,33 +142,34 @@ def draw(region: Region, number: int, seed: int, even_radius: bool = False) -> n
     )
 
 
-def nodes(region: Region, degree: int, oversampling: float = 1.6, seed: int = 0) -> np.ndarray:
-    """Where to evaluate: ceil(oversampling * terms) points (n, d) of the region that determine the polynomials well.
+def nodes(
+    region: Region, degree: int, oversampling: float = 1.6, seed: int = 0, known: np.ndarray | None = None
+) -> np.ndarray:
+    """Where to evaluate: points (n, d) of the region that determine the polynomials well, with the `known` (k, d).
 
-    Approximate Fekete points (Sommariva & Vianello 2009): pivoted QR picks, among many points of the region, those that
-    span the most volume; then the same again among the rest, so that fitting is least squares and averages roughness.
+    A greedy D-optimal design: each is the one of many random points at which the polynomials are known worst from those
+    before it. ceil(oversampling * terms) points with the known, a third of which at least are new.
     """
-    terms = math.comb(len(region.centre) + degree, degree)
-    number = math.ceil(oversampling * terms)
+    number = math.ceil(oversampling * math.comb(len(region.centre) + degree, degree))
+    known = np.empty((0, len(region.centre))) if known is None else known
     candidates = draw(region, 10 * number, seed)
-    basis = np.linalg.qr(_basis(region, degree, candidates))[0]  # orthonormal over the region itself, whatever its cuts
-    chosen: list[int] = []
-    left = np.arange(len(candidates))
-    while len(chosen) < number:
-        pivots = scipy.linalg.qr(basis[left].T, pivoting=True, mode="r")[1][: min(terms, number - len(chosen))]
-        chosen += left[pivots].tolist()
-        left = np.delete(left, pivots)
+    # orthonormal over the region itself, whatever its cuts
+    basis, R = np.linalg.qr(_basis(region, degree, candidates))
+    before = scipy.linalg.solve_triangular(R, _basis(region, degree, known).T, trans=1).T
+    covariance = np.linalg.inv(before.T @ before + _UNKNOWN * np.eye(len(R)))
+    variance = np.einsum("ct,tu,cu->c", basis, covariance, basis)
+    chosen = []
+    for _ in range(max(number - len(known), math.ceil(number / 3))):
+        chosen.append(int(np.argmax(variance)))
+        change = covariance @ basis[chosen[-1]] / np.sqrt(1 + variance[chosen[-1]])
+        covariance -= np.outer(change, change)
+        variance = variance - (basis @ change) ** 2
     return candidates[chosen]
 
 
 def _basis(region: Region, degree: int, theta: np.ndarray) -> np.ndarray:
     """Chebyshev products (n, terms) at n points theta (n, d)."""
     return np.asarray(jax.jit(jax.vmap(lambda t: chebyshev(_unit(region, t), degree)))(theta))
-
-
-def serial(function: Callable[[np.ndarray], Any], points: Iterable[np.ndarray]) -> list[Any]:
-    """The default map: one point after another, with a progress bar on a terminal."""
-    return [function(point) for point in tqdm(points, desc="surface", unit="node", disable=None)]
 
 
 def expand(
@@ -183,10 +189,9 @@ def expand(
     cluster's. What `reuse`, a surface of the same function, evaluated in this region takes the place of nodes, but for
     a third of them.
     """
-    wanted, held = nodes(region, degree, oversampling, seed), draw(region, held_out, seed + 1, even_radius=True)
     known, known_values = _within(region, reuse)
-    # the first nodes span the region best, so that a third of them covers what the known points leave bare
-    wanted = wanted[: max(len(wanted) - len(known), math.ceil(len(wanted) / 3))]
+    wanted = nodes(region, degree, oversampling, seed, known)
+    held = draw(region, held_out, seed + 1, even_radius=True)
     fresh = np.concatenate([wanted, held])
     values = map(function, list(fresh))
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *values)

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..dynamics.potential import MILKY_WAY, MassModel
 from ..errors import InputError
+from ..parallel import Map, serial
 from ..parameters import Parameter
-from ..surface import Map, Region, Surface, contains, draw, evaluate, expand, radius, serial
+from ..surface import Region, Surface, contains, draw, evaluate, expand, radius
 from .minimum import Minimum, nelder_mead, scales
 from .objective import Actions, Settings, coefficients, objective
 
@@ -105,9 +106,7 @@ def _on_surface(surface: Surface, theta: jax.Array, every: bool) -> jax.Array:
 
 
 def _one(surface: Surface, element: int, replicate: int) -> Surface:
-    leaf = jnp.asarray(surface.coefficients[:, replicate, element])
-    region = jax.tree.map(jnp.asarray, surface.region)
-    return dataclasses.replace(surface, region=region, coefficients=leaf, held_out=None, evaluated=None)
+    return dataclasses.replace(surface, coefficients=surface.coefficients[:, replicate, element]).lean()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,13 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..errors import InputError
+from ..parallel import cores
 
 __all__ = ["K_NEIGHBOURS", "deviation", "local_mean", "nearest"]
 
 K_NEIGHBOURS = 64  # PW21, section 6.1
 
-_THREADS = 2
+
 _CHUNK = 2**21  # weights (star, neighbour, resample) held at once: 16 MB as floats
 
 
@@ -116,7 +117,7 @@ def deviation(
 
     # every star counts once on average, so K neighbours hold K +- sqrt(K) draws: six sigmas seldom fall short
     margin = 0 if (counts == 1).all() else 6 * int(np.sqrt(2 * neighbours))
-    halves = np.array_split(np.arange(stars), _THREADS)  # the arithmetic leaves the interpreter's lock alone
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(fill, halves, [min(neighbours + margin, stars - 1)] * _THREADS))
+    halves = np.array_split(np.arange(stars), cores())  # the arithmetic leaves the interpreter's lock alone
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(fill, halves, [min(neighbours + margin, stars - 1)] * cores()))
     return result

@@ -1,6 +1,5 @@
 """Actions, angles and frequencies of many stars, by any of the methods: the one door to the action layer."""
 
-from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
+from ..parallel import cores, in_blocks
 from . import staeckel
 from .delta import local_delta, orbit_delta
 from .frame import PhaseSpace
@@ -19,8 +19,6 @@ from .reference import galpy_actions, o2gf_actions
 __all__ = ["METHODS", "ActionAngle", "Status", "action_angle", "focal_length", "star_actions"]
 
 METHODS = ("staeckel", "galpy", "o2gf")
-_BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
-_THREADS = 2
 
 
 class Status(IntEnum):
@@ -87,21 +85,12 @@ def _block(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -
 
 
 def _in_blocks(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -> Any:
-    """The function `kind` of every star, in blocks of one shape (one compilation), on both cores."""
-    columns = [np.atleast_1d(np.asarray(column, float)) for column in (*w, delta)]
-    columns = list(np.broadcast_arrays(*columns))
-    stars = columns[0].size
-    padding = -stars % _BLOCK
-    blocks = [np.pad(column, (0, padding), mode="edge").reshape(-1, _BLOCK) for column in columns]
+    """The function `kind` of every star, in blocks, on all cores."""
+    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(column, float)) for column in (*w, delta)))
     theta = type(theta)(*(jnp.asarray(value, float) for value in theta))
-
-    def run(i: int) -> Any:
-        values = _block(PhaseSpace(*(b[i] for b in blocks[:-1])), blocks[-1][i], theta, model, kind)
-        return jax.tree.map(np.asarray, values)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        parts = list(pool.map(run, range(len(blocks[0]))))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:stars], *parts)
+    return in_blocks(
+        lambda *block: _block(PhaseSpace(*block[:-1]), block[-1], theta, model, kind), *columns, threads=cores()
+    )
 
 
 def focal_length(w: PhaseSpace, theta: Any, kind: str = "orbit", model: MassModel = MILKY_WAY) -> np.ndarray:

@@ -2,7 +2,17 @@
 
 from .data import Data, prepare
 from .likelihood import LIKELIHOODS, Likelihood
+from .nuts import Settings as NutsSettings
 from .priors import sample_parameters
 from .sample import Posterior, sample_posterior
 
-__all__ = ["LIKELIHOODS", "Data", "Likelihood", "Posterior", "prepare", "sample_parameters", "sample_posterior"]
+__all__ = [
+    "LIKELIHOODS",
+    "Data",
+    "Likelihood",
+    "NutsSettings",
+    "Posterior",
+    "prepare",
+    "sample_parameters",
+    "sample_posterior",
+]

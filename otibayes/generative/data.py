@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 
 from ..dynamics import MassModel, PhaseSpace, focal_length, galactocentric, star_actions
 from ..errors import InputError
+from ..parallel import BLOCK, in_blocks, threaded
 from .basis import Basis, inputs, make_basis
 
 __all__ = ["Data", "from_unbounded", "inputs_at", "prepare", "to_unbounded"]
 
-_BLOCK = 2048  # stars a block, so that intermediate arrays stay small
 _LEAST_STARS = 30
 
 
@@ -46,16 +45,7 @@ def _block(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassMode
 def inputs_at(theta: Any, stars: jax.Array, delta: jax.Array, model: MassModel) -> np.ndarray:
     """Inputs of the Gaussian process (N, 3) at one theta, by one small program run block by block: not to be traced."""
     vector = jnp.stack([jnp.asarray(value, float) for value in theta])
-    blocks = []
-    for start in range(0, len(delta), _BLOCK):
-        here = slice(start, start + _BLOCK)
-        padding = _BLOCK - len(delta[here])
-        block = (
-            jnp.pad(stars[here], ((0, padding), (0, 0)), mode="edge"),
-            jnp.pad(delta[here], (0, padding), mode="edge"),
-        )
-        blocks.append(np.asarray(_block(vector, *block, model))[: _BLOCK - padding])
-    return np.concatenate(blocks)
+    return in_blocks(lambda *block: _block(vector, *block, model), stars, delta)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -88,11 +78,11 @@ _all_actions.defvjp(_forward, _backward)
 def _blocked(function: Any, stars: jax.Array, delta: jax.Array) -> Any:
     """vmap over stars, in blocks of one shape."""
     n = stars.shape[0]
-    if n <= _BLOCK:
+    if n <= BLOCK:
         return jax.vmap(function)(stars, delta)
-    padding = -n % _BLOCK
-    stars = jnp.pad(stars, ((0, padding), (0, 0)), mode="edge").reshape(-1, _BLOCK, stars.shape[1])
-    delta = jnp.pad(delta, (0, padding), mode="edge").reshape(-1, _BLOCK)
+    padding = -n % BLOCK
+    stars = jnp.pad(stars, ((0, padding), (0, 0)), mode="edge").reshape(-1, BLOCK, stars.shape[1])
+    delta = jnp.pad(delta, (0, padding), mode="edge").reshape(-1, BLOCK)
     values = jax.lax.map(lambda block: jax.vmap(function)(*block), (stars, delta))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], values)
 
@@ -149,8 +139,7 @@ def prepare(stars: Any, elements: Sequence[str], model: MassModel, basis_size: i
         delta = focal_length(PhaseSpace(*map(np.asarray, galactocentric(vectors, fiducial))), fiducial, delta, model)
     delta = jnp.broadcast_to(jnp.asarray(delta, float), vectors.shape[:1])
 
-    with ThreadPoolExecutor(2) as pool:
-        x = np.stack(list(pool.map(lambda theta: inputs_at(theta, vectors, delta, model), _grid(model))))
+    x = np.stack(threaded("prior", "point")(lambda theta: inputs_at(theta, vectors, delta, model), _grid(model)))
     kept = np.flatnonzero(np.isfinite(x).all((0, 2)))
     if len(kept) < _LEAST_STARS:
         raise InputError(f"only {len(kept)} stars can be used, of {len(x[0])}; the model needs {_LEAST_STARS} or more")

@@ -1,0 +1,164 @@
+"""The likelihood's statistic as a response surface over theta: made, read, and compared with the plain likelihood."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from arviz_stats.base import array_stats
+
+from .. import surface as response
+from ..dynamics import MassModel
+from ..parallel import threaded
+from .data import Data, from_unbounded, inputs_at, to_unbounded
+from .likelihood import Statistic, statistic
+
+__all__ = ["Exact", "SurfaceReport", "expand_statistic", "from_surface", "region_about", "report"]
+
+_WITHIN = 0.9999  # of the rim
+_ERROR_MOST = 0.05  # in ln L, rms over draws: no posterior shows it
+_CHECKED = 100  # posterior draws at which the surface is compared with the plain likelihood
+
+
+class SurfaceReport(NamedTuple):
+    """How far the response surface can be trusted, in ln L (differences from the plain likelihood).
+
+    `degree` of the polynomials; `size` of the region and `farthest` draw's distance from its centre, in posterior
+    sigmas; `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their
+    distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
+    importance weights that would correct the draws.
+    """
+
+    degree: int
+    size: float
+    farthest: float
+    attempts: int
+    radius: np.ndarray
+    held_out: np.ndarray
+    posterior: np.ndarray
+    khat: float
+
+
+class Exact:
+    """The plain statistic and potential at single points: two small programs, whatever the number of points.
+
+    `potential(flat, found)` is minus the log posterior with the given statistic; `theta` the places of the mass
+    model's parameters in the flat vector.
+    """
+
+    def __init__(self, data: Data, potential: Callable[[Any, Statistic], Any], theta: np.ndarray) -> None:
+        self.data, self.theta = data, theta
+        self._gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
+        self._potential = jax.jit(potential)
+
+    def statistic(self, u: np.ndarray) -> Statistic:
+        """Of the stars, at unbounded theta."""
+        data = self.data
+        x = inputs_at(from_unbounded(u, data.model), data.stars, data.delta, data.model)
+        return jax.tree.map(np.asarray, self._gram(x))
+
+    def potential(self, flat: np.ndarray, found: Statistic | None = None) -> float:
+        """At a flat vector, from the stars or from a given statistic."""
+        return float(self._potential(flat, self.statistic(flat[self.theta]) if found is None else found))
+
+    def with_theta(self, flat: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """The flat vector with its theta replaced."""
+        flat = flat.copy()
+        flat[self.theta] = u
+        return flat
+
+
+def region_about(centre: np.ndarray, covariance: np.ndarray, size: float, model: MassModel) -> response.Region:
+    """A ball of `size` posterior sigmas in unbounded theta, where no prior has an edge."""
+    unlimited = np.full(centre.size, np.inf)
+    return response.Region(
+        centre=centre,
+        whitening=np.linalg.inv(np.linalg.cholesky(covariance)),
+        size=size,
+        low=-unlimited,
+        high=unlimited,
+        allowed=lambda u: model.allowed(from_unbounded(u, model)),
+    )
+
+
+def expand_statistic(
+    exact: Exact, region: response.Region, draws: np.ndarray, degrees: tuple[int, ...], seed: int
+) -> tuple[response.Surface, np.ndarray]:
+    """The surface of the least of `degrees` that is good enough at `draws`, and its error in ln L at held-out points.
+
+    `draws` (S, P), flat vectors from an earlier run, say what hyperparameters the statistic will be used with, and
+    where: errors of a Gram matrix matter more to a short length scale. The spread of the error over them decides.
+    """
+    true = threaded("check", "draw")(exact.potential, draws) if len(degrees) > 1 else None
+    surface: Any = None
+    for degree in degrees:
+        surface = response.expand(
+            lambda u: _packed(exact.statistic(u)),
+            region,
+            degree=degree,
+            seed=seed,
+            map=threaded(f"surface, degree {degree}", "node"),
+            reuse=surface,
+        )
+        read = jax.jit(partial(from_surface, surface.lean(), exact.data.model))
+
+        def approximate(flat: np.ndarray, read: Any = read) -> float:
+            found, extra = read(from_unbounded(flat[exact.theta], exact.data.model))
+            return exact.potential(flat, found) - float(extra)
+
+        if true is None or np.std([approximate(flat) for flat in draws] - np.array(true)) < _ERROR_MOST:
+            break
+    points = [exact.with_theta(draws.mean(0), u) for u in surface.held_out.theta]
+    return surface, np.array([exact.potential(point) - approximate(point) for point in points])
+
+
+def report(
+    exact: Exact,
+    approximate: Callable[[Any], Any],
+    surface: response.Surface,
+    held_out: np.ndarray,
+    farthest: float,
+    attempts: int,
+    draws: np.ndarray,
+    seed: int,
+) -> SurfaceReport:
+    """The potential on the surface, `approximate(flat)`, against the plain one at some posterior draws (S, P)."""
+    rng = np.random.default_rng([seed, 0x636865636B])
+    checked = rng.choice(draws, min(_CHECKED, len(draws)), replace=False)
+    error = np.array(threaded("check", "draw")(lambda flat: exact.potential(flat) - float(approximate(flat)), checked))
+    error = error - error.mean()
+    size = float(surface.region.size)
+    return SurfaceReport(
+        degree=surface.degree,
+        size=size,
+        farthest=farthest * size,
+        attempts=attempts,
+        radius=surface.held_out.radius * size,
+        held_out=held_out,
+        posterior=error,
+        khat=float(array_stats.psislw(-error)[1]),
+    )
+
+
+def _packed(found: Statistic) -> Statistic:
+    """With the upper triangle of the Gram matrix only: a surface is read as fast as memory gives it."""
+    return found._replace(gram=np.asarray(found.gram)[np.triu_indices(len(found.gram))])
+
+
+def from_surface(surface: response.Surface, model: MassModel, theta: Any) -> tuple[Statistic, Any]:
+    """The statistic of the surface, and what to add to ln L.
+
+    Beyond the rim, where no draw should be, the statistic is that of the rim's nearest point and ln L falls as it does
+    for the Gaussian whose sigmas are the region's unit: chains come back, and the report says how far they were.
+    """
+    u, region = to_unbounded(theta, model), surface.region
+    r = response.radius(region, u)
+    inside = jnp.minimum(1.0, _WITHIN / jnp.maximum(r, 1e-9))
+    extra = -0.5 * region.size**2 * (jnp.maximum(r, _WITHIN) ** 2 - _WITHIN**2)
+    found = response.evaluate(surface, region.centre + inside * (u - region.centre))
+    size = found.projection.shape[0]
+    place = np.zeros((size, size), int)
+    place[np.triu_indices(size)] = np.arange(size * (size + 1) // 2)
+    return found._replace(gram=found.gram[np.maximum(place, place.T)]), extra

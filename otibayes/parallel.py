@@ -1,0 +1,59 @@
+"""Work on all cores, by threads (compiled code leaves Python's lock), and the maps that callers may replace."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+__all__ = ["BLOCK", "Map", "cores", "in_blocks", "serial", "threaded"]
+
+BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
+
+
+def cores() -> int:
+    """How many threads to use."""
+    return os.cpu_count() or 1
+
+
+def serial(function: Callable[[Any], Any], points: Iterable[Any]) -> list[Any]:
+    """One point after another, with a progress bar on a terminal."""
+    return [function(point) for point in tqdm(points, desc="surface", unit="node", disable=None)]
+
+
+def threaded(description: str, unit: str) -> Map:
+    """A map on all cores, with a progress bar on a terminal."""
+
+    def parallel(function: Callable[[Any], Any], points: Iterable[Any]) -> list[Any]:
+        points = list(points)
+        with ThreadPoolExecutor(cores()) as pool:
+            return list(tqdm(pool.map(function, points), total=len(points), desc=description, unit=unit, disable=None))
+
+    return parallel
+
+
+def in_blocks(function: Callable[..., Any], *columns: Any, threads: int = 1) -> Any:
+    """`function` of arrays (N, ...), called with padded blocks of one shape (one compilation); its arrays (N, ...)."""
+    columns = tuple(np.asarray(column) for column in columns)
+    number = len(columns[0])
+    edges = range(0, max(number, 1), BLOCK)
+
+    def run(start: int) -> Any:
+        blocks = []
+        for column in columns:
+            block = column[start : start + BLOCK]
+            # Copies of the last star: any values would do, but these need no more work than the others.
+            blocks.append(np.concatenate([block, np.broadcast_to(block[-1:], (BLOCK - len(block), *block.shape[1:]))]))
+        return jax.tree.map(np.asarray, function(*blocks))
+
+    if threads == 1:
+        parts = [run(start) for start in edges]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(run, edges))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:number], *parts)
