@@ -1,6 +1,6 @@
 """The demo's inference over many seeds: is the truth in the 95% intervals as often as it should be?
 
-    python examples/demo_seeds.py [--seeds 20] [--folder demo-seeds] [--stars 4000]
+    python examples/demo_seeds.py [--seeds 20] [--folder demo-seeds] [--stars 4000] [--jobs 2]
 
 Each seed is a catalogue of its own, made like the embedded one (same truth, same elements), and gives both paths.
 One JSON file a seed is kept in the folder, so that an interrupted run goes on where it stopped. The classical interval
@@ -11,6 +11,8 @@ import argparse
 import json
 import math
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from scipy.stats import binom
@@ -42,6 +44,16 @@ def infer(seed, number, folder):
     kept = ("max_r_hat", "min_ess_bulk", "divergences", "converged")
     trusted = int(posterior["surface"].attrs["trusted"])
     return {"rows": rows, "joint": table.attrs["classical"], "trusted": trusted} | {n: posterior.attrs[n] for n in kept}
+
+
+def kept_or_inferred(seed, number, folder):
+    """What `infer` found before, or finds now and keeps."""
+    kept = folder / f"seed-{seed}-{number}.json"
+    if not kept.exists():
+        part = kept.with_suffix(".part")
+        part.write_text(json.dumps(infer(seed, number, folder)))
+        os.replace(part, kept)
+    return json.loads(kept.read_text())
 
 
 def missed(row, path):
@@ -83,17 +95,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--stars", type=int, default=4000)
+    parser.add_argument("--jobs", type=int, default=2, help="seeds at a time")
     parser.add_argument("--folder", type=Path, default=Path("demo-seeds"))
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for seed in range(given.seeds):
-        kept = given.folder / f"seed-{seed}-{given.stars}.json"
-        if not kept.exists():
-            part = kept.with_suffix(".part")
-            part.write_text(json.dumps(infer(seed, given.stars, given.folder)))
-            os.replace(part, kept)
-        found[seed] = json.loads(kept.read_text())
-        told = found[seed]
-        print(f"seed {seed}: R-hat {told['max_r_hat']:.3f}, {told['divergences']} divergences", flush=True)
+    seeds, found = range(given.seeds), {}
+    # processes of their own: what is sampled in one waits for nothing in another
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        results = pool.map(kept_or_inferred, seeds, [given.stars] * given.seeds, [given.folder] * given.seeds)
+        for seed, told in zip(seeds, results, strict=True):
+            found[seed] = told
+            print(f"seed {seed}: R-hat {told['max_r_hat']:.3f}, {told['divergences']} divergences", flush=True)
     report(found)

@@ -7,8 +7,8 @@ For star n with actions J_n(theta) and abundances X_n (E elements, standardised 
     f_e   = c_e + beta_e . (J_R, L_z, J_z) + GP(0, a_e^2 k)
     k     = squared exponential in (sqrt J_R, L_z, sqrt J_z), made even in both roots, lengths l (3,)
 
-    l   ~ LogNormal(log 2, 0.4)    a field that bends over the width of the disk, not within a fraction of it
-    a_e ~ LogNormal(log 0.5, 1)    half the scatter of the sample, within a factor of 7
+    l   ~ LogNormal(log 3, 0.5)    a field that bends over the width of the disk or hardly, not within a fraction of it
+    a_e ~ LogNormal(log 0.5, 0.5)  half the scatter of the sample, within a factor of 3
     s_e ~ LogNormal(log 0.9, 0.3)  most of that scatter is not explained by the actions
     C   ~ LKJ(2)
 
@@ -27,8 +27,8 @@ def joint_abundances(likelihood: Likelihood) -> None:
     """Sample theta and the hyperparameters of all elements jointly; `likelihood` holds stars and elements."""
     theta = sample_parameters(likelihood.data.model)
     elements = len(likelihood.elements)
-    lengths = numpyro.sample("length_scale", dist.LogNormal(jnp.log(2.0), 0.4).expand([3]).to_event(1))
-    amplitude = numpyro.sample("amplitude", dist.LogNormal(jnp.log(0.5), 1.0).expand([elements]).to_event(1))
+    lengths = numpyro.sample("length_scale", dist.LogNormal(jnp.log(3.0), 0.5).expand([3]).to_event(1))
+    amplitude = numpyro.sample("amplitude", dist.LogNormal(jnp.log(0.5), 0.5).expand([elements]).to_event(1))
     scatter = numpyro.sample("scatter", dist.LogNormal(jnp.log(0.9), 0.3).expand([elements]).to_event(1))
     correlation = jnp.eye(1)
     if elements > 1:

@@ -438,9 +438,11 @@ def classical(
 )
 @click.option("--surface/--no-surface", default=True, show_default=True, help="Expand the likelihood in theta first.")
 @click.option("--chains", type=int, default=4, show_default=True)
-@click.option("--warmup", type=int, default=200, show_default=True, help="Draws of each chain to adapt, not kept.")
-@click.option("--draws", type=int, default=400, show_default=True, help="Draws of each chain to keep.")
-@click.option("--basis-size", type=int, default=96, show_default=True, help="Basis functions of 'hilbert'.")
+@click.option("--warmup", type=int, default=250, show_default=True, help="Draws of each chain to adapt, not kept.")
+@click.option("--draws", type=int, default=550, show_default=True, help="Draws of each chain to keep.")
+@click.option(
+    "--basis-size", type=int, help="Basis functions of 'hilbert'. Default: as the field's length scales ask for."
+)
 @_delta
 @click.option("--resume", is_flag=True, help="Keep the output where it is already the result of these very inputs.")
 @_file_option("Result to write, netCDF (.nc).")

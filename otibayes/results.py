@@ -110,7 +110,7 @@ def fit_classical(
     chosen = classical_settings(method, delta, bootstraps, surface, settings)
     name = identity(stars, elements, seed, chosen)
     stars, elements, delta = _ready(stars, elements, delta, model)
-    data = prepare(stars, elements, model, 1, delta)  # the stars that the generative path would use, no others
+    data = prepare(stars, elements, model, delta)  # the stars that the generative path would use, no others
     stars, delta = stars[data.kept], delta[data.kept]
     stars, delta = _with_angles(stars, delta, method, model)
     labels = np.stack([stars.abundances[e] for e in elements], 1)
@@ -137,9 +137,9 @@ def sample_settings(
     likelihood: str = "hilbert",
     surface: bool = True,
     chains: int = 4,
-    warmup: int = 200,
-    draws: int = 400,
-    basis_size: int = 96,
+    warmup: int = 250,
+    draws: int = 550,
+    basis_size: int | None = None,
     delta: Any = "orbit",
 ) -> dict[str, Any]:
     """What a posterior depends on, besides stars, elements and seed, ready for JSON; `InputError` where unknown.
@@ -156,7 +156,7 @@ def sample_settings(
     least = {"chains": 1, "warmup": 1, "draws": 4, "basis_size": 1}
     given = {"chains": chains, "warmup": warmup, "draws": draws, "basis_size": basis_size}
     for name, value in given.items():
-        if value < least[name]:
+        if value is not None and value < least[name]:
             raise InputError(f"{name}={value} is too small; at least {least[name]} is needed")
     if surface and chains * draws < _CHECKABLE:
         raise InputError(
@@ -175,9 +175,9 @@ def sample(
     likelihood: str = "hilbert",
     surface: bool = True,
     chains: int = 4,
-    warmup: int = 200,
-    draws: int = 400,
-    basis_size: int = 96,
+    warmup: int = 250,
+    draws: int = 550,
+    basis_size: int | None = None,
     delta: Any = "orbit",
     mass_model: MassModel = MILKY_WAY,
 ) -> xr.DataTree:
@@ -185,8 +185,8 @@ def sample(
 
     `elements` (default: all) that every star used must have. `model` is the name of one in `otibayes.models`, a
     function of a `Likelihood`, or the path of a file that defines one (it is run). `likelihood` "hilbert" (a basis of
-    `basis_size` cosine products) or "dense" (at most 2,000 stars, without surface). `surface` expands the likelihood in
-    theta before sampling. `delta` as in `fit_classical`.
+    `basis_size` cosine products; None: as many as the field's length scales ask for) or "dense" (at most 2,000 stars,
+    without surface). `surface` expands the likelihood in theta before sampling. `delta` as in `fit_classical`.
 
     Groups: `posterior` (theta, derived quantities, hyperparameters; `amplitude` and `scatter` [dex] and residual
     `correlation` by element), `sample_stats`, `mode`, `surface`, `constant_data`. Raises `InputError` for input that
@@ -196,12 +196,13 @@ def sample(
     _, function = _model(model)
     name = identity(stars, elements, seed, chosen)
     stars, elements, delta = _ready(stars, elements, delta, mass_model)
-    data = prepare(stars, elements, mass_model, basis_size, delta)
+    data = prepare(stars, elements, mass_model, delta)
     found = sample_posterior(
         data,
         function,
         kind=likelihood,
         surface=surface,
+        basis_size=basis_size,
         settings=NutsSettings(chains, warmup, draws, seed),
     )
     groups = _posterior_groups(found, data)

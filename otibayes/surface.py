@@ -33,6 +33,7 @@ __all__ = [
     "radius",
 ]
 
+_NEGLIGIBLE = 1e-8  # singular value of a surface, relative to the largest
 _UNKNOWN = 1e-9  # weight of nothing at all against one point's, in a design
 
 
@@ -71,7 +72,7 @@ class Surface:
     """Chebyshev coefficients, of the function's shape with a leading (terms,), as `chebyshev` orders the products.
 
     `held_out` is a `HeldOut`; `evaluated` the points (n, d) and values known, `nodes` how many were computed for it. A
-    part of a surface has None for the first two.
+    `lean` surface has None for the first two, and coefficients of combinations of the products, `combine` (terms, K).
     """
 
     region: Region
@@ -80,11 +81,27 @@ class Surface:
     evaluated: Any
     degree: int = field(metadata={"static": True})
     nodes: int = field(metadata={"static": True})
+    combine: Any = None
 
     def lean(self) -> "Surface":
-        """What `evaluate` needs, on the device: to be passed into compiled functions."""
-        region, coefficients = jax.tree.map(jnp.asarray, (self.region, self.coefficients))
-        return replace(self, region=region, coefficients=coefficients, held_out=None, evaluated=None)
+        """What `evaluate` needs, on the device: to be passed into compiled functions.
+
+        Values of many numbers vary along far fewer directions than there are polynomials: the polynomials are combined
+        into those that matter, by a singular value decomposition.
+        """
+        leaves, tree = jax.tree.flatten(self.coefficients)
+        flat = [np.reshape(leaf, (len(leaf), -1)) for leaf in leaves]
+        scale = [max(float(np.linalg.norm(leaf)), 1e-300) for leaf in flat]
+        U, s, Vt = scipy.linalg.svd(
+            np.concatenate([f / c for f, c in zip(flat, scale, strict=True)], 1), full_matrices=False
+        )
+        rank = max(1, int((s > _NEGLIGIBLE * s[0]).sum()))
+        right = np.split(s[:rank, None] * Vt[:rank], np.cumsum([f.shape[1] for f in flat])[:-1], axis=1)
+        kept = [c * r.reshape(rank, *x.shape[1:]) for c, r, x in zip(scale, right, leaves, strict=True)]
+        region, coefficients, combine = jax.tree.map(
+            jnp.asarray, (self.region, jax.tree.unflatten(tree, kept), U[:, :rank])
+        )
+        return replace(self, region=region, coefficients=coefficients, combine=combine, held_out=None, evaluated=None)
 
 
 @functools.cache
@@ -221,19 +238,23 @@ def _within(region: Region, surface: Surface | None) -> tuple[np.ndarray, Any]:
     return theta[inside], jax.tree.map(lambda v: v[inside], values)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _polynomials(x: Any, coefficients: Any, degree: int) -> Any:
-    """Polynomials (K,) of coefficients (terms, K), which are constants, at one point x (d,)."""
-    return chebyshev(x, degree) @ coefficients
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _polynomials(x: Any, combine: Any, coefficients: Any, degree: int) -> Any:
+    """Combinations (terms, K) of polynomials of coefficients (K, V), all constants, at one point x (d,): (V,)."""
+    return _combined(x, combine, degree) @ coefficients
+
+
+def _combined(x: Any, combine: Any, degree: int) -> Any:
+    return chebyshev(x, degree) if combine is None else chebyshev(x, degree) @ combine
 
 
 @_polynomials.defjvp
 def _(degree: int, primals: tuple, tangents: tuple) -> tuple:
     # With few inputs and many outputs the whole Jacobian, one more product of the same layout, is far cheaper than the
     # transposed product that reverse mode would make of it.
-    (x, coefficients), (dx, _) = primals, tangents
-    basis = jnp.concatenate([chebyshev(x, degree)[None], jax.jacfwd(lambda x: chebyshev(x, degree))(x).T])
-    rows = basis @ coefficients
+    (x, combine, coefficients), (dx, *_) = primals, tangents
+    slopes = jax.jacfwd(lambda x: _combined(x, combine, degree))(x).T
+    rows = jnp.concatenate([_combined(x, combine, degree)[None], slopes]) @ coefficients
     return rows[0], dx @ rows[1:]
 
 
@@ -242,8 +263,8 @@ def evaluate(surface: Surface, theta: Any) -> Any:
     x, inside = _unit(surface.region, theta), contains(surface.region, theta)
 
     def leaf(coefficients: Any) -> Any:
-        coefficients = jax.lax.stop_gradient(jnp.asarray(coefficients))
-        value = _polynomials(x, coefficients.reshape(len(coefficients), -1), surface.degree)
+        coefficients, combine = jax.lax.stop_gradient((jnp.asarray(coefficients), surface.combine))
+        value = _polynomials(x, combine, coefficients.reshape(len(coefficients), -1), surface.degree)
         return jnp.where(inside, value.reshape(coefficients.shape[1:]), jnp.nan)
 
     return jax.tree.map(leaf, surface.coefficients)

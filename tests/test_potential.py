@@ -13,10 +13,12 @@ from scipy.integrate import quad
 from otibayes import constants as const
 from otibayes.dynamics.potential import (
     MILKY_WAY,
+    MassModel,
     circular_velocity_squared,
     derived_quantities,
     forces,
     halo_mass,
+    heaviest_disk,
     hernquist,
     miyamoto_nagai,
     nfw,
@@ -181,3 +183,15 @@ def test_surface_density_force_and_dark_matter(theta):
 )
 def test_potential_vanishes_far_away_and_is_negative(component):
     assert component(8.0, 0.1) < component(80.0, 0.1) < component(8e6, 0.1) < 0
+
+
+def test_the_heaviest_disk_is_where_allowed_ends():
+    for h_z in (0.05, 0.28, 1.0):
+        limit = float(heaviest_disk(Parameters(h_z=h_z)))
+        assert MILKY_WAY.allowed(Parameters(m_disk=limit * (1 - 1e-12), h_z=h_z))
+        assert not MILKY_WAY.allowed(Parameters(m_disk=limit * (1 + 1e-12), h_z=h_z))
+
+
+def test_limits_are_for_uniform_priors():
+    with pytest.raises(ValueError, match="limits are for parameters with a uniform prior"):
+        MassModel(MILKY_WAY.components, limits={"z_sun": lambda theta: 50.0})

@@ -16,7 +16,7 @@ from otibayes.parameters import TABLE
 
 NAMES = [p.name for p in TABLE]
 FEW = {"bootstraps": 8, "settings": Settings(neighbours=24)}
-SHORT = {"surface": False, "chains": 2, "warmup": 10, "draws": 10, "basis_size": 16, "progress": False}
+SHORT = {"surface": False, "chains": 2, "warmup": 10, "draws": 10, "basis_size": 16}
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ __all__ = [
     "derived_quantities",
     "forces",
     "halo_mass",
+    "heaviest_disk",
     "hernquist",
     "miyamoto_nagai",
     "nfw",
@@ -53,14 +54,17 @@ class MassModel:
     `components` maps a name to a function of R, z [kpc] and theta (an instance of `Parameters`) that returns a
     potential [(km/s)^2]. `parameters` must hold `z_sun` and `vz_sun`, which the frame needs, and may hold anything
     else.
-    `allowed(theta)` is True where theta is physical; elsewhere its prior probability is zero. The components "disk" and
-    "halo" are those of the derived quantities. `peers` may map "galpy" and "gala" to functions of theta that return the
+    `allowed(theta)` is True where theta is physical; elsewhere its prior probability is zero. Where it comes down to an
+    upper limit of a parameter with a uniform prior, below its bound in the table and set by the other parameters,
+    `limits` maps the name to that function of theta: samplers then meet no wall. The components "disk" and "halo" are
+    those of the derived quantities. `peers` may map "galpy" and "gala" to functions of theta that return the
     same potential there, for `method="galpy"` and `"o2gf"`.
     """
 
     components: Mapping[str, Potential]
     parameters: tuple[Parameter, ...] = TABLE
     allowed: Callable[[Any], Any] = lambda theta: jnp.bool_(True)
+    limits: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     peers: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     Parameters: Any = field(init=False)
 
@@ -69,7 +73,17 @@ class MassModel:
         missing = [name for name in ("z_sun", "vz_sun") if name not in names]
         if missing:
             raise ValueError(f"a mass model's parameters must include z_sun and vz_sun; {missing} not among {names}")
+        uniform = {p.name for p in self.parameters if p.prior_sd is None}
+        if not self.limits.keys() <= uniform:
+            raise ValueError(
+                f"limits are for parameters with a uniform prior; {sorted(self.limits)} not all among them"
+            )
         object.__setattr__(self, "Parameters", parameters_type(self.parameters))
+
+    def range(self, parameter: Parameter, theta: Any) -> tuple[Any, Any]:
+        """Bounds of one parameter, of which those with a limit depend on the others in theta."""
+        limit = self.limits.get(parameter.name)
+        return parameter.low, parameter.high if limit is None else jnp.minimum(parameter.high, limit(theta))
 
     def potential(self, R: Any, z: Any, theta: Any) -> Any:
         """Phi(R, z) [(km/s)^2] of all components; R and z [kpc] of any one shape."""
@@ -93,17 +107,28 @@ def _nucleus(R: Any, z: Any, theta: Any) -> Any:
     return hernquist(R, z, const.M_NUCLEUS, const.C_NUCLEUS)
 
 
+def _squares(h_z: Any, r_s: Any) -> tuple[Any, Any, Any]:
+    """v_circ^2(R0) [(km/s)^2] of the fiducial disk, of bulge and nucleus, and of a halo of 1 Msun."""
+    R = const.R0
+    disk = const.G * const.M_DISK_FIDUCIAL * R**2 / (R**2 + (const.A_DISK + h_z) ** 2) ** 1.5
+    bulge = const.G * const.M_BULGE * R / (R + const.C_BULGE) ** 2
+    nucleus = const.G * const.M_NUCLEUS * R / (R + const.C_NUCLEUS) ** 2
+    return disk, bulge + nucleus, const.G / R * (jnp.log1p(R / r_s) - R / (R + r_s))
+
+
 def halo_mass(theta: Any, v_circ: Any = const.V_CIRC, r_s: Any = const.R_S_HALO) -> Any:
     """NFW scale mass [Msun] that brings v_circ(R0) [km/s] to the given value, in closed form (PW21, section 4).
 
     It may be negative, where disk, bulge and nucleus alone exceed v_circ.
     """
-    R = const.R0
-    disk = const.G * theta.m_disk * const.M_DISK_FIDUCIAL * R**2 / (R**2 + (const.A_DISK + theta.h_z) ** 2) ** 1.5
-    bulge = const.G * const.M_BULGE * R / (R + const.C_BULGE) ** 2
-    nucleus = const.G * const.M_NUCLEUS * R / (R + const.C_NUCLEUS) ** 2
-    unit_halo = const.G / R * (jnp.log1p(R / r_s) - R / (R + r_s))
-    return (v_circ**2 - disk - bulge - nucleus) / unit_halo
+    disk, centre, unit_halo = _squares(theta.h_z, r_s)
+    return (v_circ**2 - theta.m_disk * disk - centre) / unit_halo
+
+
+def heaviest_disk(theta: Any) -> Any:
+    """The m_disk that leaves `M_HALO_FLOOR` to the halo."""
+    disk, centre, unit_halo = _squares(theta.h_z, const.R_S_HALO)
+    return (const.V_CIRC**2 - centre - const.M_HALO_FLOOR * unit_halo) / disk
 
 
 def _halo(R: Any, z: Any, theta: Any) -> Any:
@@ -113,6 +138,7 @@ def _halo(R: Any, z: Any, theta: Any) -> Any:
 MILKY_WAY = MassModel(
     components={"disk": _disk, "bulge": _bulge, "nucleus": _nucleus, "halo": _halo},
     allowed=lambda theta: halo_mass(theta) > const.M_HALO_FLOOR,
+    limits={"m_disk": heaviest_disk},
 )
 
 

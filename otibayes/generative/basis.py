@@ -1,6 +1,6 @@
 """The Gaussian process over actions: inputs, the even kernel, and the cosine basis that converges to it.
 
-Inputs are x = (sqrt J_R, L_z - L_0, sqrt J_z) in fixed fiducial units, never in units of statistics of J(theta), which
+Inputs are sqrt J_R, L_z - L_0 and sqrt J_z in fixed fiducial units, never in units of statistics of J(theta), which
 would let the scaling swallow the parameters. A field that is smooth in the actions is even in both roots, so the kernel
 is k(x, x') summed over the signs of both roots of x' (`even_kernel`), and the basis is of cosines (`Basis`): Solin &
 Sarkka 2020 with reflecting boundaries.
@@ -22,7 +22,9 @@ __all__ = ["KERNELS", "Basis", "even_kernel", "features", "inputs", "linear_term
 # kpc km/s: typical of the disk near the Sun, so that inputs and linear terms are of order one
 _J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
 _L_Z_ZERO = R0 * V_CIRC
-_REFERENCE_LENGTH = 2.0  # in units of the inputs: which basis functions to keep is decided for it
+REFERENCE_LENGTHS = (2.0, 2.0, 1.0)  # in units of the inputs, where there is nothing better to go by
+_RADIUS = 4.0
+_MOST = 256
 _LEAST_VARIANCE = 1e-20
 _ROOTS = np.array([True, False, True])  # inputs in which the field is even
 
@@ -65,26 +67,34 @@ def _known(kernel: str) -> str:
 
 
 class Basis(NamedTuple):
-    """Products of cosines on the box `low` to `high` (3,) of the inputs; `degrees` (M, 3) counts half waves."""
+    """Products of cosines on the box `low` to `high` (3,) of the inputs; `degrees` (M, 3) counts half waves.
+
+    `lengths` (3,) for which they were chosen.
+    """
 
     low: np.ndarray
     high: np.ndarray
     degrees: np.ndarray
+    lengths: np.ndarray
 
 
-def make_basis(x: np.ndarray, size: int = 64, margin: float = 1.0) -> Basis:
-    """The `size` cosine products of largest prior variance on a box around inputs x (N, 3).
+def make_basis(x: np.ndarray, size: int | None = None, lengths: Any = REFERENCE_LENGTHS, margin: float = 1.0) -> Basis:
+    """The cosine products of largest prior variance for a kernel of these `lengths` (3,), around inputs x (N, 3).
 
-    The box exceeds the inputs by `margin` reference lengths on the sides that are not an axis of symmetry: the field's
-    slope is zero at its faces. Beyond some 3 lengths of the kernel these no longer matter.
+    The box exceeds the inputs by `margin` lengths on the sides that are not an axis of symmetry: the field's slope is
+    zero at its faces. `size` None: all products within `_RADIUS` of zero in frequency times length, which hold all but
+    0.1% of the prior variance of a squared exponential, but no more than `_MOST`.
     """
-    pad = margin * _REFERENCE_LENGTH
-    low = np.where(_ROOTS, 0.0, x.min(0) - pad)
-    high = x.max(0) + pad
-    most = int(np.ceil(3 * size ** (1 / 3))) + 1
-    degrees = np.stack(np.meshgrid(*[np.arange(most)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    frequency = np.linalg.norm(np.pi * degrees / (high - low), axis=1)
-    return Basis(low, high, degrees[np.argsort(frequency, kind="stable")[:size]])
+    lengths = np.asarray(lengths, float)
+    low = np.where(_ROOTS, 0.0, x.min(0) - margin * lengths)
+    high = x.max(0) + margin * lengths
+    wave = np.pi * lengths / (high - low)
+    reach = _RADIUS if size is None else (10 * size * np.prod(wave)) ** (1 / 3) + 2 * wave.max()
+    axes = [np.arange(int(reach / w) + 2) for w in wave]
+    degrees = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    frequency = np.linalg.norm(wave * degrees, axis=1)
+    number = min(int((frequency <= _RADIUS).sum()), _MOST) if size is None else size
+    return Basis(low, high, degrees[np.argsort(frequency, kind="stable")[:number]], lengths)
 
 
 def features(basis: Basis, x: jax.Array) -> jax.Array:

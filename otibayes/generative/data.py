@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 from ..dynamics import MassModel, PhaseSpace, focal_length, galactocentric, star_actions
 from ..errors import InputError
 from ..parallel import BLOCK, in_blocks, threaded
-from .basis import Basis, inputs, make_basis
+from ..parameters import Parameter
+from .basis import REFERENCE_LENGTHS, Basis, inputs, make_basis
 
 __all__ = ["Data", "from_unbounded", "inputs_at", "prepare", "to_unbounded"]
 
@@ -22,14 +23,24 @@ _LEAST_STARS = 30
 
 def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
     """The logit of each parameter's place between its bounds (P,): where any prior has no edge."""
-    return jnp.stack(
-        [jnp.log(value - p.low) - jnp.log(p.high - value) for p, value in zip(model.parameters, theta, strict=True)]
-    )
+
+    def logit(p: Parameter) -> Any:
+        low, high = model.range(p, theta)
+        value = getattr(theta, p.name)
+        return jnp.log(value - low) - jnp.log(high - value)
+
+    return jnp.stack([logit(p) for p in model.parameters])
 
 
 def from_unbounded(u: Any, model: MassModel) -> Any:
     """The inverse of `to_unbounded`."""
-    return model.Parameters(*(p.low + (p.high - p.low) * jax.nn.sigmoid(u[i]) for i, p in enumerate(model.parameters)))
+    theta = model.Parameters()
+    for limited in (False, True):  # limits depend on the others
+        for i, p in enumerate(model.parameters):
+            if (p.name in model.limits) == limited:
+                low, high = model.range(p, theta)
+                theta = theta._replace(**{p.name: low + (high - low) * jax.nn.sigmoid(u[i])})
+    return theta
 
 
 def _star(theta: jax.Array, star: jax.Array, delta: Any, model: MassModel) -> jax.Array:
@@ -92,7 +103,8 @@ class Data:
     """N stars with E elements, in fixed units.
 
     `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre` (E,), over `scale` (E,)
-    [dex]; `basis` covers their actions over the prior; `kept` (N,) indices into the given stars.
+    [dex]; `extent` (2, 3), least and largest inputs over the prior, which `basis` covers; `kept` (N,) indices into the
+    given stars.
     """
 
     stars: jax.Array
@@ -101,12 +113,21 @@ class Data:
     elements: tuple[str, ...]
     centre: np.ndarray
     scale: np.ndarray
+    extent: np.ndarray
     basis: Basis
     kept: np.ndarray
     model: MassModel
 
     def __len__(self) -> int:
         return self.Y.shape[0]
+
+    def with_basis(self, size: int | None, lengths: Any = REFERENCE_LENGTHS) -> "Data":
+        """With another basis: see `make_basis`."""
+        return replace(self, basis=make_basis(self.extent, size, lengths))
+
+    def doubled(self) -> "Data":
+        """With twice as many functions of the same box: what is lost by having no more."""
+        return self.with_basis(2 * len(self.basis.degrees), self.basis.lengths)
 
     def actions(self, theta: Any) -> jax.Array:
         """J_R, L_z, J_z [kpc km/s] (N, 3) at theta, with a reverse-mode derivative by forward mode."""
@@ -126,11 +147,11 @@ def _grid(model: MassModel) -> list[Any]:
     return [theta for theta in points if bool(model.allowed(theta))]
 
 
-def prepare(stars: Any, elements: Sequence[str], model: MassModel, basis_size: int, delta: Any = "orbit") -> Data:
+def prepare(stars: Any, elements: Sequence[str], model: MassModel, delta: Any = "orbit") -> Data:
     """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `elements`.
 
     Stars unbound or unsolved at any allowed point of a coarse grid over the prior are left out, for every theta alike.
-    `basis_size` cosine products cover the actions over that grid. Raises `InputError` for fewer than 30 stars, or an
+    A first basis covers the actions over that grid. Raises `InputError` for fewer than 30 stars, or an
     element that does not vary.
     """
     vectors = jnp.asarray(stars.heliocentric)
@@ -149,6 +170,6 @@ def prepare(stars: Any, elements: Sequence[str], model: MassModel, basis_size: i
     for element, sd in zip(elements, scale, strict=True):
         if not sd > 1e-9:
             raise InputError(f"{element} is the same for all {len(kept)} stars, which can tell nothing; leave it out")
-    basis = make_basis(x[:, kept].reshape(-1, 3), basis_size)
-    standard = jnp.asarray((Y - centre) / scale)
-    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, basis, kept, model)
+    extent = np.stack([x[:, kept].min((0, 1)), x[:, kept].max((0, 1))])
+    standard, basis = jnp.asarray((Y - centre) / scale), make_basis(extent)
+    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, extent, basis, kept, model)

@@ -1,6 +1,7 @@
 """The likelihood's statistic as a response surface over theta: made, read, and compared with the plain likelihood."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ class SurfaceReport(NamedTuple):
     `degree` of the polynomials; `size` of the region and `farthest` draw's distance from its centre, in posterior
     sigmas; `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their
     distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
-    importance weights that would correct the draws.
+    importance weights that would correct the draws. `basis_shift`: how far, in sigma, the mean of a mass model's
+    parameter would move at most, had the basis twice its `basis_size`; `basis_noise`, the error of that.
     """
 
     degree: int
@@ -39,47 +41,54 @@ class SurfaceReport(NamedTuple):
     held_out: np.ndarray
     posterior: np.ndarray
     khat: float
+    basis_size: int
+    basis_shift: float
+    basis_noise: float
 
 
 class Exact:
     """The plain statistic and potential at single points: two small programs, whatever the number of points.
 
-    `potential(flat, found)` is minus the log posterior with the given statistic; `theta` the places of the mass
-    model's parameters in the flat vector.
+    `potential(flat, found)` is minus the log posterior with the given statistic; `places` those of the mass model's
+    parameters in the flat vector.
     """
 
-    def __init__(self, data: Data, potential: Callable[[Any, Statistic], Any], theta: np.ndarray) -> None:
-        self.data, self.theta = data, theta
+    def __init__(self, data: Data, potential: Callable[[Any, Statistic], Any], places: np.ndarray) -> None:
+        self.data, self.places = data, places
         self._gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
         self._potential = jax.jit(potential)
 
-    def statistic(self, u: np.ndarray) -> Statistic:
-        """Of the stars, at unbounded theta."""
+    def theta(self, flat: np.ndarray) -> np.ndarray:
+        """Parameters (d,) in a flat vector."""
+        return np.asarray(from_unbounded(flat[self.places], self.data.model))
+
+    def statistic(self, theta: np.ndarray) -> Statistic:
+        """Of the stars, at theta (d,)."""
         data = self.data
-        x = inputs_at(from_unbounded(u, data.model), data.stars, data.delta, data.model)
+        x = inputs_at(theta, data.stars, data.delta, data.model)
         return jax.tree.map(np.asarray, self._gram(x))
 
     def potential(self, flat: np.ndarray, found: Statistic | None = None) -> float:
         """At a flat vector, from the stars or from a given statistic."""
-        return float(self._potential(flat, self.statistic(flat[self.theta]) if found is None else found))
+        return float(self._potential(flat, self.statistic(self.theta(flat)) if found is None else found))
 
-    def with_theta(self, flat: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def with_theta(self, flat: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The flat vector with its theta replaced."""
         flat = flat.copy()
-        flat[self.theta] = u
+        flat[self.places] = to_unbounded(self.data.model.Parameters(*theta), self.data.model)
         return flat
 
 
 def region_about(centre: np.ndarray, covariance: np.ndarray, size: float, model: MassModel) -> response.Region:
-    """A ball of `size` posterior sigmas in unbounded theta, where no prior has an edge."""
-    unlimited = np.full(centre.size, np.inf)
+    """A ball of `size` posterior sigmas about theta (d,), cut by the bounds of the prior."""
+    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
     return response.Region(
         centre=centre,
         whitening=np.linalg.inv(np.linalg.cholesky(covariance)),
         size=size,
-        low=-unlimited,
-        high=unlimited,
-        allowed=lambda u: model.allowed(from_unbounded(u, model)),
+        low=low,
+        high=high,
+        allowed=lambda theta: model.allowed(model.Parameters(*theta)),
     )
 
 
@@ -95,28 +104,29 @@ def expand_statistic(
     surface: Any = None
     for degree in degrees:
         surface = response.expand(
-            lambda u: _packed(exact.statistic(u)),
+            lambda theta: _packed(exact.statistic(theta)),
             region,
             degree=degree,
             seed=seed,
             map=threaded(f"surface, degree {degree}", "node"),
             reuse=surface,
         )
-        read = jax.jit(partial(from_surface, surface.lean(), exact.data.model))
+        read = jax.jit(partial(from_surface, surface.lean()))
 
         def approximate(flat: np.ndarray, read: Any = read) -> float:
-            found, extra = read(from_unbounded(flat[exact.theta], exact.data.model))
+            found, extra = read(exact.theta(flat))
             return exact.potential(flat, found) - float(extra)
 
         if true is None or np.std([approximate(flat) for flat in draws] - np.array(true)) < _ERROR_MOST:
             break
-    points = [exact.with_theta(draws.mean(0), u) for u in surface.held_out.theta]
+    points = [exact.with_theta(draws.mean(0), theta) for theta in surface.held_out.theta]
     return surface, np.array([exact.potential(point) - approximate(point) for point in points])
 
 
 def report(
     exact: Exact,
-    approximate: Callable[[Any], Any],
+    doubled: Exact,
+    on_surface: Callable[[Any], Any],
     surface: response.Surface,
     held_out: np.ndarray,
     farthest: float,
@@ -124,11 +134,17 @@ def report(
     draws: np.ndarray,
     seed: int,
 ) -> SurfaceReport:
-    """The potential on the surface, `approximate(flat)`, against the plain one at some posterior draws (S, P)."""
+    """Potential `on_surface(flat)` against the plain one, and that against a `doubled` basis, at some draws (S, P)."""
     rng = np.random.default_rng([seed, 0x636865636B])
     checked = rng.choice(draws, min(_CHECKED, len(draws)), replace=False)
-    error = np.array(threaded("check", "draw")(lambda flat: exact.potential(flat) - float(approximate(flat)), checked))
-    error = error - error.mean()
+    plain, twice = np.array(
+        threaded("check", "draw")(lambda flat: (exact.potential(flat), doubled.potential(flat)), checked)
+    ).T
+    error = plain - np.array([float(on_surface(flat)) for flat in checked])
+    error, change = error - error.mean(), plain - twice
+    theta = np.stack([exact.theta(flat) for flat in checked])
+    # to first order in the change of ln L
+    shift = ((theta - theta.mean(0)) * (change - change.mean())[:, None]).mean(0) / theta.std(0)
     size = float(surface.region.size)
     return SurfaceReport(
         degree=surface.degree,
@@ -139,6 +155,9 @@ def report(
         held_out=held_out,
         posterior=error,
         khat=float(array_stats.psislw(-error)[1]),
+        basis_size=len(exact.data.basis.degrees),
+        basis_shift=float(np.abs(shift).max()),
+        basis_noise=float(change.std() / np.sqrt(len(checked))),
     )
 
 
@@ -147,17 +166,19 @@ def _packed(found: Statistic) -> Statistic:
     return found._replace(gram=np.asarray(found.gram)[np.triu_indices(len(found.gram))])
 
 
-def from_surface(surface: response.Surface, model: MassModel, theta: Any) -> tuple[Statistic, Any]:
-    """The statistic of the surface, and what to add to ln L.
+def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]:
+    """The statistic of the surface at theta, and what to add to ln L.
 
     Beyond the rim, where no draw should be, the statistic is that of the rim's nearest point and ln L falls as it does
     for the Gaussian whose sigmas are the region's unit: chains come back, and the report says how far they were.
     """
-    u, region = to_unbounded(theta, model), surface.region
-    r = response.radius(region, u)
+    theta, region = jnp.stack([jnp.asarray(value, float) for value in theta]), surface.region
+    r = response.radius(region, theta)
     inside = jnp.minimum(1.0, _WITHIN / jnp.maximum(r, 1e-9))
     extra = -0.5 * region.size**2 * (jnp.maximum(r, _WITHIN) ** 2 - _WITHIN**2)
-    found = response.evaluate(surface, region.centre + inside * (u - region.centre))
+    # the prior keeps to its bounds itself
+    ball = replace(region, low=jnp.full_like(theta, -jnp.inf), high=jnp.full_like(theta, jnp.inf), allowed=None)
+    found = response.evaluate(replace(surface, region=ball), region.centre + inside * (theta - region.centre))
     size = found.projection.shape[0]
     place = np.zeros((size, size), int)
     place[np.triu_indices(size)] = np.arange(size * (size + 1) // 2)

@@ -27,8 +27,8 @@ class Settings(NamedTuple):
     """Chains, iterations of adaptation, draws kept of each chain, and the seed of all."""
 
     chains: int = 4
-    warmup: int = 200
-    draws: int = 500
+    warmup: int = 250
+    draws: int = 550
     seed: int = 0
 
 

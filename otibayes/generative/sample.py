@@ -1,6 +1,7 @@
 """Sampling a model: find the maximum, whiten by the curvature there, expand the response surface, sample, check."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from tqdm.auto import tqdm
 
 from .. import surface as response
-from .data import Data
+from .data import Data, from_unbounded
 from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, region_about, report
 from .likelihood import Likelihood
 from .nuts import Settings, sample_nuts
@@ -24,6 +25,7 @@ __all__ = ["Posterior", "sample_posterior"]
 
 _SIGMAS = 6.0  # radius of the surface's region
 _DEGREES = (4, 5, 6)
+_SHORT = 0.05  # quantile over the pilot's draws of the length scales that the basis must resolve
 _ATTEMPTS = 3  # at placing the region
 _CHECKED = 32  # draws of the run before, at which the surface's degree is chosen
 _PILOT = Settings(chains=4, warmup=100, draws=100)
@@ -80,8 +82,31 @@ def _potential(model: Model, likelihood: Likelihood, space: _Space) -> Callable[
     return lambda flat: potential_energy(model, (likelihood,), {}, space.unravel(flat))
 
 
-def _find_mode(potential: Callable[[Any], Any], start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The maximum of the density in unbounded coordinates, and the covariance from its curvature."""
+@dataclass(frozen=True, eq=False)
+class _Probe(Likelihood):
+    """A likelihood that keeps the length scales that it is called with."""
+
+    lengths: list[Any] = field(default_factory=list)
+
+    def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
+        self.lengths.append(jnp.broadcast_to(lengths, (3,)))
+        return 0.0
+
+
+def _lengths(model: Model, data: Data, space: _Space, draws: np.ndarray) -> Any:
+    """Short length scales (3,) of the kernel among draws (S, P), the basis' own where a model has none."""
+
+    def called(flat: Any) -> Any:
+        probe = _Probe(data, "none")
+        _potential(model, probe, space)(flat)
+        return jnp.stack([*probe.lengths, jnp.full(3, jnp.inf)]).min(0)
+
+    found = np.quantile(jax.jit(jax.vmap(called))(draws), _SHORT, axis=0)
+    return np.where(np.isfinite(found), found, data.basis.lengths)
+
+
+def _find_mode(potential: Callable[[Any], Any], start: np.ndarray) -> tuple[np.ndarray, Callable[[Any], Any]]:
+    """The maximum of the density in unbounded coordinates, and the compiled gradient of the potential."""
     value_and_grad = jax.jit(jax.value_and_grad(potential))
     with tqdm(desc="maximum", unit="gradient", disable=None) as bar:
 
@@ -92,12 +117,21 @@ def _find_mode(potential: Callable[[Any], Any], start: np.ndarray) -> tuple[np.n
                 return 1e30, np.zeros_like(flat)
             return float(value), np.asarray(gradient)
 
-        mode = scipy.optimize.minimize(evaluate, start, jac=True, method="BFGS", options={"gtol": _MODE_GRADIENT}).x
-        steps = _STEP * np.eye(mode.size)
-        hessian = np.stack([(evaluate(mode + step)[1] - evaluate(mode - step)[1]) / (2 * _STEP) for step in steps])
+        mode, gtol = start, {"gtol": _MODE_GRADIENT}
+        for method in ("BFGS", "L-BFGS-B", "BFGS"):  # the first is quick; a wall of the prior can stop it short
+            mode = scipy.optimize.minimize(evaluate, mode, jac=True, method=method, options=gtol).x
+            if np.abs(evaluate(mode)[1]).max() < 10 * _MODE_GRADIENT:
+                break
+    return mode, lambda flat: evaluate(flat)[1]
+
+
+def _covariance(gradient: Callable[[Any], Any], mode: np.ndarray) -> np.ndarray:
+    """From the curvature at the mode, in unbounded coordinates."""
+    steps = _STEP * np.eye(mode.size)
+    hessian = np.stack([(gradient(mode + step) - gradient(mode - step)) / (2 * _STEP) for step in steps])
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     # a direction that the data say nothing of is as wide as its prior, about 2 in unbounded coordinates
-    return mode, (vectors / np.maximum(values, 0.25)) @ vectors.T
+    return (vectors / np.maximum(values, 0.25)) @ vectors.T
 
 
 def sample_posterior(
@@ -105,18 +139,22 @@ def sample_posterior(
     model: Model,
     kind: str = "hilbert",
     surface: bool = True,
+    basis_size: int | None = None,
     settings: Settings = Settings(),  # noqa: B008
 ) -> Posterior:
     """Sample `model` given `data` with NUTS; see `otibayes.sample` for the arguments.
 
     The maximum and its curvature give the first metric. With `surface`, the statistic of "hilbert" is expanded in a
-    region that a short pilot run places, and that is placed anew, by the draws, should any leave it.
+    region that a short pilot run places, and that is placed anew, by the draws, should any leave it. The pilot also
+    tells which length scales the basis must resolve.
     """
+    data = data.with_basis(basis_size)
     space = _space(model, data)
     potential = _potential(model, Likelihood(data, kind), space)
-    mode, covariance = _find_mode(potential, space.start)
+    mode, gradient = _find_mode(potential, space.start)
+    covariance = _covariance(gradient, mode)
     if surface:
-        flat, statistics, about = _on_surface(data, model, kind, space, mode, covariance, settings)
+        flat, statistics, about = _on_surface(data, model, kind, space, mode, covariance, basis_size, settings)
     else:
         flat, statistics = sample_nuts(lambda flat, _: potential(flat), None, mode, covariance, settings)
         about = None
@@ -130,30 +168,51 @@ def sample_posterior(
 
 
 def _on_surface(
-    data: Data, model: Model, kind: str, space: _Space, centre: np.ndarray, covariance: np.ndarray, settings: Settings
+    data: Data,
+    model: Model,
+    kind: str,
+    space: _Space,
+    centre: np.ndarray,
+    covariance: np.ndarray,
+    basis_size: int | None,
+    settings: Settings,
 ) -> tuple[np.ndarray, dict[str, np.ndarray], SurfaceReport]:
-    def from_source(flat: Any, source: Callable[[Any], Any]) -> Any:
-        return _potential(model, Likelihood(data, kind, source), space)(flat)
+    thetas = jax.jit(jax.vmap(lambda flat: jnp.stack([*from_unbounded(flat[space.theta], data.model)])))
 
-    def approximate(flat: Any, expanded: response.Surface) -> Any:
-        return from_source(flat, partial(from_surface, expanded, data.model))
+    def approximately(data: Data) -> Callable[[Any, response.Surface], Any]:
+        def potential(flat: Any, expanded: response.Surface) -> Any:
+            source = partial(from_surface, expanded)
+            return _potential(model, Likelihood(data, kind, source), space)(flat)
 
-    exact = Exact(data, lambda flat, found: from_source(flat, lambda theta: (found, 0.0)), space.theta)
-    rng = np.random.default_rng([settings.seed, 0x647261777])
-    every = centre[None]
+        return potential
+
+    def exactly(data: Data) -> Exact:
+        def potential(flat: Any, found: Any) -> Any:
+            return _potential(model, Likelihood(data, kind, lambda theta: (found, 0.0)), space)(flat)
+
+        return Exact(data, potential, space.theta)
+
+    rng = np.random.default_rng([settings.seed, 0x6472617773])
+    every = rng.multivariate_normal(centre, covariance, 1000)
     for attempt in range(_ATTEMPTS + 1):
         pilot = attempt == 0
-        region = region_about(centre[space.theta], covariance[np.ix_(space.theta, space.theta)], _SIGMAS, data.model)
-        some = rng.choice(every, min(_CHECKED, len(every)), replace=False)
+        theta = np.asarray(thetas(every))
+        region = region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
+        some = rng.choice(every, _CHECKED, replace=False)
+        exact, approximate = exactly(data), approximately(data)
         expanded, held_out = expand_statistic(exact, region, some, _DEGREES[:1] if pilot else _DEGREES, settings.seed)
         run = _PILOT._replace(seed=settings.seed) if pilot else settings
-        flat, statistics = sample_nuts(
-            approximate, expanded.lean(), centre, covariance, run, "NUTS, pilot" if pilot else "NUTS"
-        )
+        lean = expanded.lean()
+        flat, statistics = sample_nuts(approximate, lean, centre, covariance, run, "NUTS, pilot" if pilot else "NUTS")
         every = flat.reshape(-1, centre.size)
-        farthest = float(jax.vmap(partial(response.radius, region))(every[:, space.theta]).max())
+        farthest = float(jax.vmap(partial(response.radius, region))(thetas(every)).max())
         if farthest < 1 and not pilot:
             break
         centre, covariance = every.mean(0), np.cov(every.T)
-    approximately = jax.jit(partial(approximate, expanded=expanded.lean()))
-    return flat, statistics, report(exact, approximately, expanded, held_out, farthest, attempt, every, settings.seed)
+        if pilot:
+            data = data.with_basis(basis_size, _lengths(model, data, space, every))
+    on_surface = jax.jit(lambda flat: approximate(flat, lean))
+    about = report(
+        exact, exactly(data.doubled()), on_surface, expanded, held_out, farthest, attempt, every, settings.seed
+    )
+    return flat, statistics, about
