@@ -42,8 +42,7 @@ def infer(seed, number, folder):
             "posterior": [row.low_95, row.posterior_mean, row.high_95],
         }
     kept = ("max_r_hat", "min_ess_bulk", "divergences", "converged")
-    trusted = int(posterior["surface"].attrs["trusted"])
-    return {"rows": rows, "joint": table.attrs["classical"], "trusted": trusted} | {n: posterior.attrs[n] for n in kept}
+    return {"rows": rows, "joint": table.attrs["classical"]} | {n: posterior.attrs[n] for n in kept}
 
 
 def kept_or_inferred(seed, number, folder):
@@ -81,13 +80,13 @@ def report(found):
             low, high = binom.ppf([0.025, 0.975], len(told), 0.95) if told else (0, 0)
             line += f"   {path} {len(told) - sum(told):2d}/{len(told):2d} ({low:.0f} to {high:.0f})"
         print(line)
-    unsure = [seed for seed, result in found.items() if not (result["converged"] and result["trusted"])]
-    print(f"\nposteriors that did not converge, or whose surface is not to be trusted: {unsure or 'none'}")
+    unsure = [seed for seed, result in found.items() if not result["converged"]]
+    print(f"\nposteriors that did not converge: {unsure or 'none'}")
     for seed in unsure:
         result = found[seed]
         print(
             f"seed {seed:3d}  R-hat {result['max_r_hat']:.3f}  ESS {result['min_ess_bulk']:.0f}"
-            f"  divergences {result['divergences']}  surface {'trusted' if result['trusted'] else 'not trusted'}"
+            f"  divergences {result['divergences']}"
         )
 
 

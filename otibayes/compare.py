@@ -128,7 +128,11 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
         s = posterior["surface"].attrs
         lines.append(
             f"surface (posterior): error in ln L at draws {s['posterior_rms']:.2g} rms, {s['posterior_worst']:.2g} at"
-            f" worst; Pareto k {s['khat']:.2f}" + ("" if s["trusted"] else ": DO NOT TRUST IT; use no surface")
+            f" worst; Pareto k {s['khat']:.2f}; it moves a mean by {s['shift']:.2g} sigma at most"
+        )
+        lines.append(
+            f"basis: {s['basis_size']} functions; twice as many would move a mean by {s['basis_shift']:.2g}"
+            f" +- {s['basis_noise']:.2g} sigma at most"
         )
     for name, tree in (("classical", classical), ("posterior", posterior)):
         dropped = json.loads(tree.attrs["dropped"])

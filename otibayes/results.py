@@ -58,9 +58,7 @@ _SCHEMA = 1
 _KINDS = {"classical": "classical fit", "posterior": "posterior"}
 _COEFFICIENTS = ("c0", "a1", "b1", "a2", "b2")
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
-_KHAT_MOST = 0.7  # beyond, importance weights cannot repair the draws (Vehtari et al. 2024)
 _CHECKABLE = 50  # draws: with fewer the tail of the surface's importance weights cannot be fitted
-_ERROR_SMALL = 0.1  # in ln L: an rms error that moves no posterior, whatever the shape of its tail
 
 Model = Callable[[Likelihood], None]
 
@@ -138,7 +136,7 @@ def sample_settings(
     surface: bool = True,
     chains: int = 4,
     warmup: int = 250,
-    draws: int = 550,
+    draws: int = 700,
     basis_size: int | None = None,
     delta: Any = "orbit",
 ) -> dict[str, Any]:
@@ -176,7 +174,7 @@ def sample(
     surface: bool = True,
     chains: int = 4,
     warmup: int = 250,
-    draws: int = 550,
+    draws: int = 700,
     basis_size: int | None = None,
     delta: Any = "orbit",
     mass_model: MassModel = MILKY_WAY,
@@ -519,11 +517,10 @@ def _posterior_groups(found: Posterior, data: Data) -> dict[str, xr.Dataset]:
                 "posterior_error": ("checked_draw", report.posterior, {"units": "ln L"}),
             },
             attrs={
-                # degree, size, farthest, attempts, khat
+                # degree, size, farthest, attempts, khat, shift, basis_...
                 **{name: value for name, value in report._asdict().items() if np.ndim(value) == 0},
                 "posterior_rms": rms,
                 "posterior_worst": float(np.abs(report.posterior).max()),
-                "trusted": int(bool(rms < _ERROR_SMALL or report.khat < _KHAT_MOST)),
             },
         )
     return groups

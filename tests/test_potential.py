@@ -13,7 +13,6 @@ from scipy.integrate import quad
 from otibayes import constants as const
 from otibayes.dynamics.potential import (
     MILKY_WAY,
-    MassModel,
     circular_velocity_squared,
     derived_quantities,
     forces,
@@ -190,8 +189,3 @@ def test_the_heaviest_disk_is_where_allowed_ends():
         limit = float(heaviest_disk(Parameters(h_z=h_z)))
         assert MILKY_WAY.allowed(Parameters(m_disk=limit * (1 - 1e-12), h_z=h_z))
         assert not MILKY_WAY.allowed(Parameters(m_disk=limit * (1 + 1e-12), h_z=h_z))
-
-
-def test_limits_are_for_uniform_priors():
-    with pytest.raises(ValueError, match="limits are for parameters with a uniform prior"):
-        MassModel(MILKY_WAY.components, limits={"z_sun": lambda theta: 50.0})

@@ -20,6 +20,8 @@ __all__ = ["Exact", "SurfaceReport", "expand_statistic", "from_surface", "region
 
 _WITHIN = 0.9999  # of the rim
 _ERROR_MOST = 0.05  # in ln L, rms over draws: no posterior shows it
+_KHAT_MOST = 0.7  # beyond, importance weights cannot tell (Vehtari et al. 2024)
+_SHIFT_MOST = 0.1  # of a posterior mean, in sigma
 _CHECKED = 100  # posterior draws at which the surface is compared with the plain likelihood
 
 
@@ -29,8 +31,9 @@ class SurfaceReport(NamedTuple):
     `degree` of the polynomials; `size` of the region and `farthest` draw's distance from its centre, in posterior
     sigmas; `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their
     distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
-    importance weights that would correct the draws. `basis_shift`: how far, in sigma, the mean of a mass model's
-    parameter would move at most, had the basis twice its `basis_size`; `basis_noise`, the error of that.
+    importance weights that would correct the draws. How far the mean of a mass model's parameter would move at most,
+    in its sigma and to first order: `shift`, without the surface's error; `basis_shift`, had the basis twice its
+    `basis_size` (`basis_noise` is the error of that).
     """
 
     degree: int
@@ -41,9 +44,15 @@ class SurfaceReport(NamedTuple):
     held_out: np.ndarray
     posterior: np.ndarray
     khat: float
+    shift: float
     basis_size: int
     basis_shift: float
     basis_noise: float
+
+    @property
+    def trusted(self) -> bool:
+        """Whether all draws are in the region and the surface's error moves nothing that matters."""
+        return self.farthest < self.size and self.khat < _KHAT_MOST and self.shift < _SHIFT_MOST
 
 
 class Exact:
@@ -141,10 +150,12 @@ def report(
         threaded("check", "draw")(lambda flat: (exact.potential(flat), doubled.potential(flat)), checked)
     ).T
     error = plain - np.array([float(on_surface(flat)) for flat in checked])
-    error, change = error - error.mean(), plain - twice
+    error, change = error - error.mean(), plain - twice - np.mean(plain - twice)
     theta = np.stack([exact.theta(flat) for flat in checked])
-    # to first order in the change of ln L
-    shift = ((theta - theta.mean(0)) * (change - change.mean())[:, None]).mean(0) / theta.std(0)
+
+    def shift(change: np.ndarray) -> float:
+        return float(np.abs(np.mean((theta - theta.mean(0)) * change[:, None], 0) / theta.std(0)).max())
+
     size = float(surface.region.size)
     return SurfaceReport(
         degree=surface.degree,
@@ -155,8 +166,9 @@ def report(
         held_out=held_out,
         posterior=error,
         khat=float(array_stats.psislw(-error)[1]),
+        shift=shift(error),
         basis_size=len(exact.data.basis.degrees),
-        basis_shift=float(np.abs(shift).max()),
+        basis_shift=shift(change),
         basis_noise=float(change.std() / np.sqrt(len(checked))),
     )
 

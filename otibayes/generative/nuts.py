@@ -28,7 +28,7 @@ class Settings(NamedTuple):
 
     chains: int = 4
     warmup: int = 250
-    draws: int = 550
+    draws: int = 700
     seed: int = 0
 
 

@@ -16,6 +16,7 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from tqdm.auto import tqdm
 
 from .. import surface as response
+from ..errors import InputError
 from .data import Data, from_unbounded
 from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, region_about, report
 from .likelihood import Likelihood
@@ -179,7 +180,7 @@ def _on_surface(
 ) -> tuple[np.ndarray, dict[str, np.ndarray], SurfaceReport]:
     thetas = jax.jit(jax.vmap(lambda flat: jnp.stack([*from_unbounded(flat[space.theta], data.model)])))
 
-    def approximately(data: Data) -> Callable[[Any, response.Surface], Any]:
+    def approximately(data: Data) -> Callable[..., Any]:
         def potential(flat: Any, expanded: response.Surface) -> Any:
             source = partial(from_surface, expanded)
             return _potential(model, Likelihood(data, kind, source), space)(flat)
@@ -206,13 +207,16 @@ def _on_surface(
         flat, statistics = sample_nuts(approximate, lean, centre, covariance, run, "NUTS, pilot" if pilot else "NUTS")
         every = flat.reshape(-1, centre.size)
         farthest = float(jax.vmap(partial(response.radius, region))(thetas(every)).max())
-        if farthest < 1 and not pilot:
-            break
-        centre, covariance = every.mean(0), np.cov(every.T)
         if pilot:
             data = data.with_basis(basis_size, _lengths(model, data, space, every))
-    on_surface = jax.jit(lambda flat: approximate(flat, lean))
-    about = report(
-        exact, exactly(data.doubled()), on_surface, expanded, held_out, farthest, attempt, every, settings.seed
+        else:
+            on_surface, twice = jax.jit(partial(approximate, expanded=lean)), exactly(data.doubled())
+            about = report(exact, twice, on_surface, expanded, held_out, farthest, attempt, every, settings.seed)
+            if about.trusted:
+                return flat, statistics, about
+        centre, covariance = every.mean(0), np.cov(every.T)
+    raise InputError(
+        f"the response surface cannot be trusted after {_ATTEMPTS} attempts: draws go to {about.farthest:.1f} of"
+        f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by {about.shift:.2f}"
+        " sigma; sample with surface=False (--no-surface)"
     )
-    return flat, statistics, about
