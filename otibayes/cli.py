@@ -438,8 +438,8 @@ def classical(
 )
 @click.option("--surface/--no-surface", default=True, show_default=True, help="Expand the likelihood in theta first.")
 @click.option("--chains", type=int, default=4, show_default=True)
-@click.option("--warmup", type=int, default=250, show_default=True, help="Draws of each chain to adapt, not kept.")
-@click.option("--draws", type=int, default=700, show_default=True, help="Draws of each chain to keep.")
+@click.option("--warmup", type=int, default=200, show_default=True, help="Draws of each chain to adapt, not kept.")
+@click.option("--draws", type=int, default=850, show_default=True, help="Draws of each chain to keep.")
 @click.option(
     "--basis-size", type=int, help="Basis functions of 'hilbert'. Default: as the field's length scales ask for."
 )

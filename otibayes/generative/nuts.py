@@ -27,8 +27,8 @@ class Settings(NamedTuple):
     """Chains, iterations of adaptation, draws kept of each chain, and the seed of all."""
 
     chains: int = 4
-    warmup: int = 250
-    draws: int = 700
+    warmup: int = 200
+    draws: int = 850
     seed: int = 0
 
 
