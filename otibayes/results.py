@@ -54,6 +54,7 @@ DERIVED = {
     "K_z_1p1": (r"|K_z|_{1.1}", "km^2/s^2/kpc"),
 }
 GOOD_R_HAT, GOOD_ESS = 1.01, 400
+_NUTS = NutsSettings()
 _SCHEMA = 1
 _KINDS = {"classical": "classical fit", "posterior": "posterior"}
 _COEFFICIENTS = ("c0", "a1", "b1", "a2", "b2")
@@ -134,9 +135,9 @@ def sample_settings(
     model: str | os.PathLike[str] | Model = "joint_abundances",
     likelihood: str = "hilbert",
     surface: bool = True,
-    chains: int = 4,
-    warmup: int = 200,
-    draws: int = 850,
+    chains: int = _NUTS.chains,
+    warmup: int = _NUTS.warmup,
+    draws: int = _NUTS.draws,
     basis_size: int | None = None,
     delta: Any = "orbit",
 ) -> dict[str, Any]:
@@ -172,9 +173,9 @@ def sample(
     model: str | os.PathLike[str] | Model = "joint_abundances",
     likelihood: str = "hilbert",
     surface: bool = True,
-    chains: int = 4,
-    warmup: int = 200,
-    draws: int = 850,
+    chains: int = _NUTS.chains,
+    warmup: int = _NUTS.warmup,
+    draws: int = _NUTS.draws,
     basis_size: int | None = None,
     delta: Any = "orbit",
     mass_model: MassModel = MILKY_WAY,

@@ -186,7 +186,13 @@ def nodes(
 
 def _basis(region: Region, degree: int, theta: np.ndarray) -> np.ndarray:
     """Chebyshev products (n, terms) at n points theta (n, d)."""
-    return np.asarray(jax.jit(jax.vmap(lambda t: chebyshev(_unit(region, t), degree)))(theta))
+    x = (theta - np.asarray(region.centre)[None]) @ np.asarray(region.whitening).T / region.size
+    return np.asarray(_products(x, degree))
+
+
+@functools.partial(jax.jit, static_argnames="degree")
+def _products(x: Any, degree: int) -> Any:
+    return jax.vmap(lambda point: chebyshev(point, degree))(x)
 
 
 def expand(

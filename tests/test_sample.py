@@ -127,6 +127,11 @@ def test_nuts_on_tinygp_gives_the_same_posterior(data, on_surface):
         assert 0.8 < one.std() / two.std() < 1.25, name
 
 
+def test_a_surface_does_not_carry_the_dense_likelihood(data):
+    with pytest.raises(InputError, match="carries the 'hilbert' statistic"):
+        sample_posterior(data, joint_abundances, "dense")
+
+
 def test_a_surface_that_cannot_be_trusted_is_refused(data, monkeypatch):
     monkeypatch.setattr(sampling, "_ATTEMPTS", 1)
     monkeypatch.setattr(sampling, "_SIGMAS", 1.0)  # draws must leave it

@@ -18,7 +18,6 @@ __all__ = ["K_NEIGHBOURS", "deviation", "local_mean", "nearest"]
 
 K_NEIGHBOURS = 64  # PW21, section 6.1
 
-
 _CHUNK = 2**21  # weights (star, neighbour, resample) held at once: 16 MB as floats
 
 

@@ -68,10 +68,12 @@ class Exact:
         self.data, self.places = data, places
         self._gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
         self._potential = jax.jit(potential)
+        one = lambda flat: jnp.stack([*from_unbounded(flat[places], data.model)])  # noqa: E731
+        self._theta = jax.jit(jnp.vectorize(one, signature="(p)->(d)"))
 
     def theta(self, flat: np.ndarray) -> np.ndarray:
-        """Parameters (d,) in a flat vector."""
-        return np.asarray(from_unbounded(flat[self.places], self.data.model))
+        """Parameters (..., d) in flat vectors (..., P)."""
+        return np.asarray(self._theta(flat))
 
     def statistic(self, theta: np.ndarray) -> Statistic:
         """Of the stars, at theta (d,)."""
@@ -143,7 +145,6 @@ def report(
     on_surface: Callable[[Any], Any],
     surface: response.Surface,
     held_out: np.ndarray,
-    farthest: float,
     attempts: int,
     draws: np.ndarray,
     seed: int,
@@ -156,12 +157,13 @@ def report(
     ).T
     error = plain - np.array([float(on_surface(flat)) for flat in checked])
     error, change = error - error.mean(), plain - twice - np.mean(plain - twice)
-    theta = np.stack([exact.theta(flat) for flat in checked])
+    theta = exact.theta(checked)
 
     def shift(change: np.ndarray) -> float:
         return float(np.abs(np.mean((theta - theta.mean(0)) * change[:, None], 0) / theta.std(0)).max())
 
     size = float(surface.region.size)
+    farthest = float(jax.vmap(partial(response.radius, surface.region))(exact.theta(draws)).max())
     return SurfaceReport(
         degree=surface.degree,
         size=size,

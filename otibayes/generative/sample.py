@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .. import surface as response
 from ..errors import InputError
-from .data import Data, from_unbounded
+from .data import Data
 from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, region_about, report
 from .likelihood import Likelihood
 from .nuts import Settings, sample_nuts
@@ -149,13 +149,15 @@ def sample_posterior(
     region that a short pilot run places, and that is placed anew, by the draws, should any leave it. The pilot also
     tells which length scales the basis must resolve.
     """
+    if surface and kind != "hilbert":
+        raise InputError("the response surface carries the 'hilbert' statistic; use likelihood 'hilbert' or no surface")
     data = data.with_basis(basis_size)
     space = _space(model, data)
     potential = _potential(model, Likelihood(data, kind), space)
     mode, gradient = _find_mode(potential, space.start)
     covariance = _covariance(gradient, mode)
     if surface:
-        flat, statistics, about = _on_surface(data, model, kind, space, mode, covariance, basis_size, settings)
+        flat, statistics, about = _on_surface(data, model, space, mode, covariance, basis_size, settings)
     else:
         flat, statistics = sample_nuts(lambda flat, _: potential(flat), None, mode, covariance, settings)
         about = None
@@ -171,50 +173,54 @@ def sample_posterior(
 def _on_surface(
     data: Data,
     model: Model,
-    kind: str,
     space: _Space,
     centre: np.ndarray,
     covariance: np.ndarray,
     basis_size: int | None,
     settings: Settings,
 ) -> tuple[np.ndarray, dict[str, np.ndarray], SurfaceReport]:
-    thetas = jax.jit(jax.vmap(lambda flat: jnp.stack([*from_unbounded(flat[space.theta], data.model)])))
+    def on_source(data: Data, source: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return _potential(model, Likelihood(data, source=source), space)
 
-    def approximately(data: Data) -> Callable[..., Any]:
-        def potential(flat: Any, expanded: response.Surface) -> Any:
-            source = partial(from_surface, expanded)
-            return _potential(model, Likelihood(data, kind, source), space)(flat)
-
-        return potential
+    def approximately(data: Data) -> Callable[[Any, response.Surface], Any]:
+        return lambda flat, expanded: on_source(data, partial(from_surface, expanded))(flat)
 
     def exactly(data: Data) -> Exact:
-        def potential(flat: Any, found: Any) -> Any:
-            return _potential(model, Likelihood(data, kind, lambda theta: (found, 0.0)), space)(flat)
-
-        return Exact(data, potential, space.theta)
+        return Exact(data, lambda flat, found: on_source(data, lambda theta: (found, 0.0))(flat), space.theta)
 
     rng = np.random.default_rng([settings.seed, 0x6472617773])
-    every = rng.multivariate_normal(centre, covariance, 1000)
-    for attempt in range(_ATTEMPTS + 1):
-        pilot = attempt == 0
-        theta = np.asarray(thetas(every))
+
+    def expanded_about(exact: Exact, draws: np.ndarray, degrees: tuple[int, ...]) -> tuple[response.Surface, Any]:
+        theta = exact.theta(draws)
         region = region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
-        some = rng.choice(every, _CHECKED, replace=False)
-        exact, approximate = exactly(data), approximately(data)
-        expanded, held_out = expand_statistic(exact, region, some, _DEGREES[:1] if pilot else _DEGREES, settings.seed)
-        run = _PILOT._replace(seed=settings.seed) if pilot else settings
-        lean = expanded.lean()
-        flat, statistics = sample_nuts(approximate, lean, centre, covariance, run, "NUTS, pilot" if pilot else "NUTS")
+        return expand_statistic(exact, region, rng.choice(draws, _CHECKED, replace=False), degrees, settings.seed)
+
+    every = rng.multivariate_normal(centre, covariance, 1000)
+    expanded, _ = expanded_about(exactly(data), every, _DEGREES[:1])
+    pilot = _PILOT._replace(seed=settings.seed)
+    flat, _ = sample_nuts(approximately(data), expanded.lean(), centre, covariance, pilot, "NUTS, pilot")
+
+    data = data.with_basis(basis_size, _lengths(model, data, space, flat.reshape(-1, centre.size)))
+    exact, twice, approximate = exactly(data), exactly(data.doubled()), approximately(data)
+    on_surface = jax.jit(approximate)
+    for attempt in range(1, _ATTEMPTS + 1):
         every = flat.reshape(-1, centre.size)
-        farthest = float(jax.vmap(partial(response.radius, region))(thetas(every)).max())
-        if pilot:
-            data = data.with_basis(basis_size, _lengths(model, data, space, every))
-        else:
-            on_surface, twice = jax.jit(partial(approximate, expanded=lean)), exactly(data.doubled())
-            about = report(exact, twice, on_surface, expanded, held_out, farthest, attempt, every, settings.seed)
-            if about.trusted:
-                return flat, statistics, about
         centre, covariance = every.mean(0), np.cov(every.T)
+        expanded, held_out = expanded_about(exact, every, _DEGREES)
+        lean = expanded.lean()
+        flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings)
+        about = report(
+            exact,
+            twice,
+            partial(on_surface, expanded=lean),
+            expanded,
+            held_out,
+            attempt,
+            flat.reshape(-1, centre.size),
+            settings.seed,
+        )
+        if about.trusted:
+            return flat, statistics, about
     raise InputError(
         f"the response surface cannot be trusted after {_ATTEMPTS} attempts: draws go to {about.farthest:.1f} of"
         f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by {about.shift:.2f}"
