@@ -131,8 +131,8 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
             f" worst; Pareto k {s['khat']:.2f}; it moves a mean by {s['shift']:.2g} sigma at most"
         )
         lines.append(
-            f"basis: {s['basis_size']} functions; twice as many would move a mean by {s['basis_shift']:.2g}"
-            f" +- {s['basis_noise']:.2g} sigma at most"
+            f"basis: {s['basis_size']} cosines, {s['combinations']} combinations of which the stars can tell; a finer"
+            f" basis would move a mean by {s['basis_shift']:.2g} +- {s['basis_noise']:.2g} sigma at most"
         )
     for name, tree in (("classical", classical), ("posterior", posterior)):
         dropped = json.loads(tree.attrs["dropped"])

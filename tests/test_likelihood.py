@@ -8,12 +8,22 @@ from numpyro.contrib.hsgp.spectral_densities import spectral_density_matern, spe
 from scipy.stats import multivariate_normal
 
 from otibayes.errors import InputError
-from otibayes.generative.basis import KERNELS, even_kernel, features, inputs, linear_terms, make_basis, spectrum
+from otibayes.generative.basis import (
+    KERNELS,
+    even_kernel,
+    features,
+    inputs,
+    linear_terms,
+    make_basis,
+    reduced,
+    spectrum,
+)
 from otibayes.generative.likelihood import (
     LINEAR_WIDTH,
     dense_log_likelihood,
     hilbert_log_likelihood,
     statistic,
+    variance_ratio,
 )
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
@@ -41,7 +51,7 @@ def test_even_kernel_is_even_in_both_roots_and_not_in_L_z(kernel):
 @pytest.mark.parametrize(("kernel", "tolerance"), [("expsquared", 1e-6), ("matern52", 1e-2), ("matern32", 5e-2)])
 def test_basis_converges_to_the_even_kernel(kernel, tolerance):
     x = jnp.abs(jnp.asarray(np.random.default_rng(1).normal(size=(6, 3))))
-    basis = make_basis(np.asarray(x), 8000, margin=5.0)
+    basis = make_basis(np.asarray(x), LENGTHS, 8000, margin=5.0)
     phi = jax.vmap(lambda point: features(basis, point))(x)
     k = even_kernel(kernel, LENGTHS)
     expected = jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x)
@@ -50,7 +60,7 @@ def test_basis_converges_to_the_even_kernel(kernel, tolerance):
 
 def test_spectral_densities_are_numpyros():
     x, _ = _stars(50)
-    basis = make_basis(np.asarray(x), 40)
+    basis = make_basis(np.asarray(x), LENGTHS, 40)
     frequency = np.pi * basis.degrees / (basis.high - basis.low)
     weight = np.prod(np.where(basis.degrees == 0, 1.0, 2.0) / (basis.high - basis.low), 1)
     for w, s, m32, m52 in zip(
@@ -69,14 +79,14 @@ def test_spectral_densities_are_numpyros():
 
 def test_outside_the_box_is_nan_not_an_extrapolation():
     x, _ = _stars(50)
-    basis = make_basis(np.asarray(x), 40)
+    basis = make_basis(np.asarray(x), LENGTHS, 40)
     assert jnp.all(jnp.isnan(features(basis, jnp.asarray(basis.high) + 0.1)))
 
 
 def test_a_kernel_without_a_spectral_density_is_refused():
     x, _ = _stars(50)
     with pytest.raises(InputError, match="periodic.*choose one of expsquared"):
-        spectrum(make_basis(np.asarray(x), 40), "periodic", LENGTHS)
+        spectrum(make_basis(np.asarray(x), LENGTHS, 40), "periodic", LENGTHS)
 
 
 def test_dense_is_the_multivariate_normal_of_all_stars_and_elements():
@@ -98,16 +108,33 @@ def test_hilbert_converges_to_dense_on_1000_stars():
     dense = dense_log_likelihood(x, Y, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
     errors = []
     for size in (100, 400, 1200):
-        basis = make_basis(np.asarray(x), size, margin=3.0)
+        basis = make_basis(np.asarray(x), LENGTHS, size, margin=3.0)
         hilbert = hilbert_log_likelihood(statistic(basis, x, Y), basis, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
         errors.append(abs(float(hilbert - dense)))
     assert errors[2] < errors[1] < errors[0]
     assert errors[2] < 1e-3
 
 
+def test_reducing_the_basis_changes_the_density_by_about_what_was_dropped():
+    x, Y = _stars(1000)
+    calls = [(0.5 * LENGTHS, AMPLITUDE), (LENGTHS, 2 * AMPLITUDE), (2 * LENGTHS, 0.3 * AMPLITUDE)]
+    basis = make_basis(np.asarray(x), 0.5 * LENGTHS)
+    phi = jax.vmap(lambda point: features(basis, point))(x)
+    variances = [variance_ratio(a, CHOLESKY).max() * spectrum(basis, "expsquared", lengths) for lengths, a in calls]
+    whole = statistic(basis, x, Y)
+    for dropped in (1e-2, 1e-4):
+        few = reduced(basis, np.asarray(phi.T @ phi), np.max(variances, 0), dropped)
+        assert few.vectors.shape[1] < 0.8 * len(basis.degrees)
+        part = statistic(few, x, Y)
+        for lengths, amplitude in calls:
+            expected = hilbert_log_likelihood(whole, basis, "expsquared", lengths, amplitude, CHOLESKY)
+            found = hilbert_log_likelihood(part, few, "expsquared", lengths, amplitude, CHOLESKY)
+            assert abs(found - expected) < 3 * dropped
+
+
 def test_gradient_of_hilbert_against_central_differences():
     x, Y = _stars(200)
-    basis = make_basis(np.asarray(x), 60)
+    basis = make_basis(np.asarray(x), LENGTHS, 60)
 
     def f(flat: jax.Array) -> jax.Array:
         data = statistic(basis, x * flat[5], Y)
@@ -121,7 +148,7 @@ def test_gradient_of_hilbert_against_central_differences():
 
 def test_order_of_elements_does_not_matter():
     x, Y = _stars(100)
-    basis = make_basis(np.asarray(x), 60)
+    basis = make_basis(np.asarray(x), LENGTHS, 60)
     Sigma = CHOLESKY @ CHOLESKY.T
     swapped = jnp.linalg.cholesky(Sigma[::-1, ::-1])
     one = hilbert_log_likelihood(statistic(basis, x, Y), basis, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)

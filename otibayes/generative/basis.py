@@ -12,20 +12,32 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from tinygp import kernels
 
 from ..constants import R0, V_CIRC
 from ..errors import InputError
 
-__all__ = ["KERNELS", "Basis", "even_kernel", "features", "inputs", "linear_terms", "make_basis", "spectrum"]
+__all__ = [
+    "KERNELS",
+    "Basis",
+    "even_kernel",
+    "features",
+    "inputs",
+    "linear_terms",
+    "make_basis",
+    "prior_root",
+    "reduced",
+    "spectrum",
+]
 
 # kpc km/s: typical of the disk near the Sun, so that inputs and linear terms are of order one
 _J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
 _L_Z_ZERO = R0 * V_CIRC
-REFERENCE_LENGTHS = (2.0, 2.0, 1.0)  # in units of the inputs, where there is nothing better to go by
 _RADIUS = 4.0
-_MOST = 256
+_MOST = 1024
 _LEAST_VARIANCE = 1e-20
+_LEAST_SHARE = 1e-9  # of the envelope that is left to every combination: keeps prior_root's matrix positive definite
 _ROOTS = np.array([True, False, True])  # inputs in which the field is even
 
 KERNELS = ("expsquared", "matern32", "matern52")
@@ -69,16 +81,19 @@ def _known(kernel: str) -> str:
 class Basis(NamedTuple):
     """Products of cosines on the box `low` to `high` (3,) of the inputs; `degrees` (M, 3) counts half waves.
 
-    `lengths` (3,) for which they were chosen.
+    `lengths` (3,) for which they were chosen. A `reduced` basis has K combinations of them: products in units of the
+    root of `envelope` (M,), combined by the orthonormal `vectors` (M, K).
     """
 
     low: np.ndarray
     high: np.ndarray
     degrees: np.ndarray
     lengths: np.ndarray
+    envelope: Any = None
+    vectors: Any = None
 
 
-def make_basis(x: np.ndarray, size: int | None = None, lengths: Any = REFERENCE_LENGTHS, margin: float = 1.0) -> Basis:
+def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: float = 1.0) -> Basis:
     """The cosine products of largest prior variance for a kernel of these `lengths` (3,), around inputs x (N, 3).
 
     The box exceeds the inputs by `margin` lengths on the sides that are not an axis of symmetry: the field's slope is
@@ -97,8 +112,22 @@ def make_basis(x: np.ndarray, size: int | None = None, lengths: Any = REFERENCE_
     return Basis(low, high, degrees[np.argsort(frequency, kind="stable")[:number]], lengths)
 
 
+def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float) -> Basis:
+    """The combinations of the basis that stars can tell from noise: principal components of the field at the stars.
+
+    `gram` (M, M) of the products at the stars; `envelope` (M,), the largest prior variance of their coefficients, in
+    units of the noise's. What tells most comes first. The field's variance that is left out, summed over the stars, is
+    at most `dropped`: ln L changes by less than half of that in expectation. Where stars crowd in a part of the box,
+    few combinations remain.
+    """
+    root = np.sqrt(envelope)
+    values, vectors = scipy.linalg.eigh(root[:, None] * gram * root[None, :])
+    first = min(int(np.searchsorted(np.cumsum(np.maximum(values, 0)), dropped)), len(values) - 1)
+    return basis._replace(envelope=envelope, vectors=vectors[:, first:][:, ::-1])
+
+
 def features(basis: Basis, x: jax.Array) -> jax.Array:
-    """Basis values (M,) at one input x (3,), by recurrence; NaN outside the box."""
+    """Basis values (M,), or (K,) of a reduced one, at one input x (3,), by recurrence; NaN outside the box."""
     most = int(basis.degrees.max())
     cosine = jnp.cos(jnp.pi * (x - basis.low) / (basis.high - basis.low))
     waves = [jnp.ones_like(cosine), cosine]
@@ -107,11 +136,13 @@ def features(basis: Basis, x: jax.Array) -> jax.Array:
     table = jnp.stack(waves)
     product = table[basis.degrees[:, 0], 0] * table[basis.degrees[:, 1], 1] * table[basis.degrees[:, 2], 2]
     inside = jnp.all((x >= basis.low) & (x <= basis.high))
+    if basis.vectors is not None:
+        product = product @ (np.sqrt(basis.envelope)[:, None] * basis.vectors)
     return jnp.where(inside, product, jnp.nan)
 
 
 def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
-    """Prior variances (M,) of the coefficients for the even kernel of unit variance and lengths (3,).
+    """Prior variances (M,) of the products' coefficients for the even kernel of unit variance and lengths (3,).
 
     The kernel's spectral density at the basis' frequencies (Rasmussen & Williams 2006, section 4.2) times the weight
     of a cosine series.
@@ -127,3 +158,12 @@ def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
     weight = np.prod(np.where(basis.degrees == 0, 1.0, 2.0) / width, -1)
     # the floor keeps products of what a long length scale leaves of the spectrum out of slow denormal arithmetic
     return jnp.prod(jnp.asarray(lengths)) * density * weight + _LEAST_VARIANCE
+
+
+def prior_root(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
+    """A root L of the prior covariance L L^T of the coefficients of `features`, for unit variance and lengths (3,)."""
+    variance = spectrum(basis, kernel, lengths)
+    if basis.vectors is None:
+        return jnp.diag(jnp.sqrt(variance))
+    scaled = jnp.sqrt(variance / basis.envelope)[:, None] * basis.vectors
+    return jnp.linalg.cholesky(scaled.T @ scaled + _LEAST_SHARE * jnp.eye(scaled.shape[1]))

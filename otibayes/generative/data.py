@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,14 @@ from ..dynamics import MassModel, PhaseSpace, focal_length, galactocentric, star
 from ..errors import InputError
 from ..parallel import BLOCK, in_blocks, threaded
 from ..parameters import Parameter
-from .basis import REFERENCE_LENGTHS, Basis, inputs, make_basis
+from .basis import features, inputs, make_basis, reduced, spectrum
 
-__all__ = ["Data", "from_unbounded", "inputs_at", "prepare", "to_unbounded"]
+__all__ = ["Calls", "Data", "corners", "from_unbounded", "inputs_at", "prepare", "to_unbounded"]
 
 _LEAST_STARS = 30
+_SHORT = 0.05  # quantile of the length scales that a basis must resolve
+_DROPPED = 0.01  # of the field's variance over the noise's, summed over the stars
+_GRAM_STARS = 20_000  # as many show which combinations of the basis matter
 
 
 def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
@@ -98,13 +101,22 @@ def _blocked(function: Any, stars: jax.Array, delta: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], values)
 
 
+class Calls(NamedTuple):
+    """With what a model calls its likelihood: C kernels, and S draws of `lengths` (S, C, 3) and of the field's largest
+    variance, in units of the noise's (S, C)."""
+
+    kernels: tuple[str, ...]
+    lengths: np.ndarray
+    variance: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """N stars with E elements, in fixed units.
 
     `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre` (E,), over `scale` (E,)
-    [dex]; `extent` (2, 3), least and largest inputs over the prior, which `basis` covers; `kept` (N,) indices into the
-    given stars.
+    [dex]; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,) indices into the given stars. A
+    `Basis`, which "hilbert" needs, comes by `resolving`.
     """
 
     stars: jax.Array
@@ -114,20 +126,40 @@ class Data:
     centre: np.ndarray
     scale: np.ndarray
     extent: np.ndarray
-    basis: Basis
     kept: np.ndarray
     model: MassModel
+    basis: Any = None
 
     def __len__(self) -> int:
         return self.Y.shape[0]
 
-    def with_basis(self, size: int | None, lengths: Any = REFERENCE_LENGTHS) -> "Data":
-        """With another basis: see `make_basis`."""
-        return replace(self, basis=make_basis(self.extent, size, lengths))
+    def resolving(self, calls: Calls, thetas: np.ndarray, size: int | None = None, dropped: float = _DROPPED) -> "Data":
+        """With a basis for these calls: cosines (`size` of them, or as many as their short lengths ask for), reduced to
+        what the stars at `thetas` (T, d) can tell."""
+        basis = make_basis(self.extent, np.quantile(calls.lengths, _SHORT, axis=(0, 1)), size)
+        stride = -(-len(self) // _GRAM_STARS)
+        stars, delta = self.stars[::stride], self.delta[::stride]
 
-    def doubled(self) -> "Data":
-        """With twice as many functions of the same box: what is lost by having no more."""
-        return self.with_basis(2 * len(self.basis.degrees), self.basis.lengths)
+        @jax.jit
+        def gram(x: Any) -> Any:
+            phi = jax.vmap(partial(features, basis))(x)
+            return phi.T @ phi * (len(self) / len(x))
+
+        def at(theta: Any) -> np.ndarray:
+            return np.asarray(gram(inputs_at(theta, stars, delta, self.model)))
+
+        @jax.jit
+        def variances(lengths: Any, variance: Any) -> Any:
+            every = [variance[i] * spectrum(basis, kernel, lengths[i]) for i, kernel in enumerate(calls.kernels)]
+            return jnp.stack(every).max(0)
+
+        envelope = np.asarray(jax.vmap(variances)(calls.lengths, calls.variance)).max(0)
+        mean = np.mean(threaded("basis", "theta")(at, thetas), 0)
+        return replace(self, basis=reduced(basis, mean, envelope, dropped))
+
+    def finer(self, calls: Calls, thetas: np.ndarray) -> "Data":
+        """With a basis of twice as many cosines, and a hundredth of what this one dropped."""
+        return self.resolving(calls, thetas, 2 * len(self.basis.degrees), _DROPPED / 100)
 
     def actions(self, theta: Any) -> jax.Array:
         """J_R, L_z, J_z [kpc km/s] (N, 3) at theta, with a reverse-mode derivative by forward mode."""
@@ -136,7 +168,7 @@ class Data:
         )
 
 
-def _grid(model: MassModel) -> list[Any]:
+def corners(model: MassModel) -> list[Any]:
     """Allowed corners of the prior, the middles of its edges and its centre; Gaussian priors to 3 sigma."""
     axes = []
     for p in model.parameters:
@@ -151,8 +183,7 @@ def prepare(stars: Any, elements: Sequence[str], model: MassModel, delta: Any = 
     """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `elements`.
 
     Stars unbound or unsolved at any allowed point of a coarse grid over the prior are left out, for every theta alike.
-    A first basis covers the actions over that grid. Raises `InputError` for fewer than 30 stars, or an
-    element that does not vary.
+    Raises `InputError` for fewer than 30 stars, or an element that does not vary.
     """
     vectors = jnp.asarray(stars.heliocentric)
     fiducial = model.Parameters()
@@ -160,7 +191,7 @@ def prepare(stars: Any, elements: Sequence[str], model: MassModel, delta: Any = 
         delta = focal_length(PhaseSpace(*map(np.asarray, galactocentric(vectors, fiducial))), fiducial, delta, model)
     delta = jnp.broadcast_to(jnp.asarray(delta, float), vectors.shape[:1])
 
-    x = np.stack(threaded("prior", "point")(lambda theta: inputs_at(theta, vectors, delta, model), _grid(model)))
+    x = np.stack(threaded("prior", "point")(lambda theta: inputs_at(theta, vectors, delta, model), corners(model)))
     kept = np.flatnonzero(np.isfinite(x).all((0, 2)))
     if len(kept) < _LEAST_STARS:
         raise InputError(f"only {len(kept)} stars can be used, of {len(x[0])}; the model needs {_LEAST_STARS} or more")
@@ -171,5 +202,5 @@ def prepare(stars: Any, elements: Sequence[str], model: MassModel, delta: Any = 
         if not sd > 1e-9:
             raise InputError(f"{element} is the same for all {len(kept)} stars, which can tell nothing; leave it out")
     extent = np.stack([x[:, kept].min((0, 1)), x[:, kept].max((0, 1))])
-    standard, basis = jnp.asarray((Y - centre) / scale), make_basis(extent)
-    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, extent, basis, kept, model)
+    standard = jnp.asarray((Y - centre) / scale)
+    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, extent, kept, model)

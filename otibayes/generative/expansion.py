@@ -32,8 +32,9 @@ class SurfaceReport(NamedTuple):
     sigmas; `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their
     distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
     importance weights that would correct the draws. How far the mean of a mass model's parameter would move at most,
-    in its sigma and to first order: `shift`, without the surface's error; `basis_shift`, had the basis twice its
-    `basis_size` (`basis_noise` is the error of that).
+    in its sigma and to first order: `shift`, without the surface's error; `basis_shift`, with a basis of twice as many
+    cosines as `basis_size` that drops a hundredth as much in its reduction to `combinations` (`basis_noise` is the
+    error of that).
     """
 
     degree: int
@@ -46,6 +47,7 @@ class SurfaceReport(NamedTuple):
     khat: float
     shift: float
     basis_size: int
+    combinations: int
     basis_shift: float
     basis_noise: float
 
@@ -66,7 +68,7 @@ class Exact:
 
     def __init__(self, data: Data, potential: Callable[[Any, Statistic], Any], places: np.ndarray) -> None:
         self.data, self.places = data, places
-        self._gram = jax.jit(lambda x: statistic(data.basis, x, data.Y))
+        self._statistic = jax.jit(lambda x: statistic(data.basis, x, data.Y))
         self._potential = jax.jit(potential)
         one = lambda flat: jnp.stack([*from_unbounded(flat[places], data.model)])  # noqa: E731
         self._theta = jax.jit(jnp.vectorize(one, signature="(p)->(d)"))
@@ -79,7 +81,7 @@ class Exact:
         """Of the stars, at theta (d,)."""
         data = self.data
         x = inputs_at(theta, data.stars, data.delta, data.model)
-        return jax.tree.map(np.asarray, self._gram(x))
+        return jax.tree.map(np.asarray, self._statistic(x))
 
     def potential(self, flat: np.ndarray, found: Statistic | None = None) -> float:
         """At a flat vector, from the stars or from a given statistic."""
@@ -111,7 +113,7 @@ def expand_statistic(
     """The surface of the least of `degrees` that is good enough at `draws`, and its error in ln L at held-out points.
 
     `draws` (S, P), flat vectors from an earlier run, say what hyperparameters the statistic will be used with, and
-    where: errors of a Gram matrix matter more to a short length scale. The spread of the error over them decides.
+    where: its errors matter more to a short length scale. The spread of the error over them decides.
     """
     true = threaded("check", "draw")(exact.potential, draws) if len(degrees) > 1 else None
     surface: Any = None
@@ -141,7 +143,7 @@ def expand_statistic(
 
 def report(
     exact: Exact,
-    doubled: Exact,
+    finer: Exact,
     on_surface: Callable[[Any], Any],
     surface: response.Surface,
     held_out: np.ndarray,
@@ -149,14 +151,14 @@ def report(
     draws: np.ndarray,
     seed: int,
 ) -> SurfaceReport:
-    """Potential `on_surface(flat)` against the plain one, and that against a `doubled` basis, at some draws (S, P)."""
+    """Potential `on_surface(flat)` against the plain one, and that against a `finer` basis, at some draws (S, P)."""
     rng = np.random.default_rng([seed, 0x636865636B])
     checked = rng.choice(draws, min(_CHECKED, len(draws)), replace=False)
-    plain, twice = np.array(
-        threaded("check", "draw")(lambda flat: (exact.potential(flat), doubled.potential(flat)), checked)
+    plain, refined = np.array(
+        threaded("check", "draw")(lambda flat: (exact.potential(flat), finer.potential(flat)), checked)
     ).T
     error = plain - np.array([float(on_surface(flat)) for flat in checked])
-    error, change = error - error.mean(), plain - twice - np.mean(plain - twice)
+    error, change = error - error.mean(), plain - refined - np.mean(plain - refined)
     theta = exact.theta(checked)
 
     def shift(change: np.ndarray) -> float:
@@ -175,14 +177,15 @@ def report(
         khat=float(array_stats.psislw(-error)[1]),
         shift=shift(error),
         basis_size=len(exact.data.basis.degrees),
+        combinations=exact.data.basis.vectors.shape[1],
         basis_shift=shift(change),
         basis_noise=float(change.std() / np.sqrt(len(checked))),
     )
 
 
 def _packed(found: Statistic) -> Statistic:
-    """With the upper triangle of the Gram matrix only: a surface is read as fast as memory gives it."""
-    return found._replace(gram=np.asarray(found.gram)[np.triu_indices(len(found.gram))])
+    """With the lower triangle of the factor only: a surface is read as fast as memory gives it."""
+    return found._replace(factor=np.asarray(found.factor)[np.tril_indices(len(found.factor))])
 
 
 def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]:
@@ -199,6 +202,6 @@ def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]
     ball = replace(region, low=jnp.full_like(theta, -jnp.inf), high=jnp.full_like(theta, jnp.inf), allowed=None)
     found = response.evaluate(replace(surface, region=ball), region.centre + inside * (theta - region.centre))
     size = found.projection.shape[0]
-    place = np.zeros((size, size), int)
-    place[np.triu_indices(size)] = np.arange(size * (size + 1) // 2)
-    return found._replace(gram=found.gram[np.maximum(place, place.T)]), extra
+    place = np.full((size, size), found.factor.size)
+    place[np.tril_indices(size)] = np.arange(found.factor.size)
+    return found._replace(factor=jnp.append(found.factor, 0.0)[place]), extra

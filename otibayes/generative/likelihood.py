@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from tinygp import GaussianProcess, kernels
 
 from ..errors import InputError
-from .basis import Basis, even_kernel, features, inputs, linear_terms, spectrum
+from .basis import Basis, even_kernel, features, inputs, linear_terms, prior_root
 from .data import Data
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "dense_log_likelihood",
     "hilbert_log_likelihood",
     "statistic",
+    "variance_ratio",
 ]
 
 LIKELIHOODS = ("hilbert", "dense")
@@ -37,11 +38,14 @@ LINEAR_WIDTH = 30.0  # prior sd of the linear terms' coefficients, in residual s
 class Statistic(NamedTuple):
     """What hilbert_log_likelihood needs of N stars: sufficient for every hyperparameter where weights are common.
 
-    `gram` (M, M) = Phi^T Phi and `projection` (M, E) = Phi^T Y, with the 4 linear terms first; `square` (E, E) = Y^T Y;
-    `count` = N.
+    Of the design matrix Phi (N, M), its first 4 columns linear terms in units of their prior: `factor` (M, M), lower
+    triangular, of 1 + Phi^T Phi; `projection` (M, E) = factor^-1 Phi^T Y; `square` (E, E) = Y^T Y; `count` = N.
+
+    A response surface carries it better than the Gram matrix itself: its errors are in units of what the stars say, and
+    what it makes stays positive definite.
     """
 
-    gram: Any
+    factor: Any
     projection: Any
     square: Any
     count: Any
@@ -49,8 +53,10 @@ class Statistic(NamedTuple):
 
 def statistic(basis: Basis, x: jax.Array, Y: jax.Array) -> Statistic:
     """The statistic of inputs x (N, 3) and abundances Y (N, E)."""
-    phi = jnp.concatenate([linear_terms(x), jax.vmap(lambda point: features(basis, point))(x)], 1)
-    return Statistic(phi.T @ phi, phi.T @ Y, Y.T @ Y, jnp.asarray(float(Y.shape[0])))
+    phi = jnp.concatenate([LINEAR_WIDTH * linear_terms(x), jax.vmap(lambda point: features(basis, point))(x)], 1)
+    factor = jnp.linalg.cholesky(jnp.eye(phi.shape[1]) + phi.T @ phi)
+    projection = jax.scipy.linalg.solve_triangular(factor, phi.T @ Y, lower=True)
+    return Statistic(factor, projection, Y.T @ Y, jnp.asarray(float(Y.shape[0])))
 
 
 def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
@@ -59,6 +65,11 @@ def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
     half = jax.scipy.linalg.solve_triangular(scatter_cholesky, jnp.diag(untied), lower=True)
     left, singular, _ = jnp.linalg.svd(half)
     return jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1), singular**2
+
+
+def variance_ratio(amplitude: Any, scatter_cholesky: Any) -> Any:
+    """Variances (E,) of the field in units of the noise's, along their joint principal axes."""
+    return _rotation(amplitude, scatter_cholesky)[1]
 
 
 def _normalisation(count: Any, scatter_cholesky: Any) -> Any:
@@ -96,13 +107,15 @@ def hilbert_log_likelihood(
     lengths (3,) in units of the inputs; amplitude (E,) and Cholesky factor of Sigma (E, E) in units of Y.
     """
     rotation, d = _rotation(amplitude, scatter_cholesky)
-    projection = data.projection @ rotation
     square = jnp.einsum("ie,ij,je->e", rotation, data.square, rotation)
-    linear = jnp.full(linear_terms(jnp.zeros(3)).shape, LINEAR_WIDTH)
+    linear = linear_terms(jnp.zeros(3)).size
+    root = jax.scipy.linalg.block_diag(jnp.eye(linear), prior_root(basis, kernel, lengths))
+    gram = root.T @ (data.factor @ data.factor.T - jnp.eye(len(root))) @ root
+    projection = root.T @ (data.factor @ (data.projection @ rotation))
 
     def regression(d: Any, projection: Any, square: Any) -> Any:
-        scale = jnp.concatenate([linear, jnp.sqrt(d * spectrum(basis, kernel, lengths))])
-        precision = jnp.eye(scale.size) + scale[:, None] * data.gram * scale[None, :]
+        scale = jnp.where(jnp.arange(len(root)) < linear, 1.0, jnp.sqrt(d))
+        precision = jnp.eye(scale.size) + scale[:, None] * gram * scale[None, :]
         return -0.5 * square + _explained(precision, scale * projection)
 
     terms = jax.vmap(regression, in_axes=(0, 1, 0))(d, projection, square)
@@ -168,6 +181,8 @@ class Likelihood:
             x = inputs(self.data.actions(theta))
             value = dense_log_likelihood(x, self.data.Y, kernel, lengths, amplitude, scatter_cholesky)
         else:
+            if self.data.basis is None:
+                raise InputError("likelihood 'hilbert' needs a basis: Data.resolving")
             found, extra = self.source(theta) if self.source else (self._statistic(theta), 0.0)
             value = hilbert_log_likelihood(found, self.data.basis, kernel, lengths, amplitude, scatter_cholesky) + extra
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)

@@ -17,16 +17,17 @@ from tqdm.auto import tqdm
 
 from .. import surface as response
 from ..errors import InputError
-from .data import Data
+from .data import Calls, Data, corners
 from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, region_about, report
-from .likelihood import Likelihood
+from .likelihood import Likelihood, variance_ratio
 from .nuts import Settings, sample_nuts
 
 __all__ = ["Posterior", "sample_posterior"]
 
 _SIGMAS = 6.0  # radius of the surface's region
 _DEGREES = (4, 5, 6)
-_SHORT = 0.05  # quantile over the pilot's draws of the length scales that the basis must resolve
+_PRIOR_DRAWS = 200  # of the model's hyperparameters, for which the first basis is made
+_BASIS_THETAS = 8  # of the pilot's, at which stars show which combinations of the basis matter
 _ATTEMPTS = 3  # at placing the region
 _CHECKED = 32  # draws of the run before, at which the surface's degree is chosen
 _PILOT = Settings(chains=4, warmup=100, draws=100)
@@ -85,25 +86,31 @@ def _potential(model: Model, likelihood: Likelihood, space: _Space) -> Callable[
 
 @dataclass(frozen=True, eq=False)
 class _Probe(Likelihood):
-    """A likelihood that keeps the length scales that it is called with."""
+    """A likelihood that keeps what it is called with."""
 
-    lengths: list[Any] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
+    called: list[tuple[Any, Any]] = field(default_factory=list)
 
     def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
-        self.lengths.append(jnp.broadcast_to(lengths, (3,)))
+        self.kernels.append(kernel)
+        self.called.append((jnp.broadcast_to(lengths, (3,)), variance_ratio(amplitude, scatter_cholesky).max()))
         return 0.0
 
 
-def _lengths(model: Model, data: Data, space: _Space, draws: np.ndarray) -> Any:
-    """Short length scales (3,) of the kernel among draws (S, P), the basis' own where a model has none."""
+def _calls(run: Callable[[_Probe, Any], Any], data: Data, draws: Any) -> Calls:
+    """What a model calls its likelihood with, over draws: `run(probe, draw)` runs the model once."""
+    kernels: list[str] = []
 
-    def called(flat: Any) -> Any:
+    def called(draw: Any) -> Any:
         probe = _Probe(data, "none")
-        _potential(model, probe, space)(flat)
-        return jnp.stack([*probe.lengths, jnp.full(3, jnp.inf)]).min(0)
+        run(probe, draw)
+        if not probe.called:
+            raise InputError("the model never calls its likelihood, so that the abundances tell it nothing")
+        kernels[:] = probe.kernels
+        return jax.tree.map(lambda *values: jnp.stack(values), *probe.called)
 
-    found = np.quantile(jax.jit(jax.vmap(called))(draws), _SHORT, axis=0)
-    return np.where(np.isfinite(found), found, data.basis.lengths)
+    lengths, variance = jax.tree.map(np.asarray, jax.jit(jax.vmap(called))(draws))
+    return Calls(tuple(kernels), lengths, variance)
 
 
 def _find_mode(potential: Callable[[Any], Any], start: np.ndarray) -> tuple[np.ndarray, Callable[[Any], Any]]:
@@ -147,11 +154,14 @@ def sample_posterior(
 
     The maximum and its curvature give the first metric. With `surface`, the statistic of "hilbert" is expanded in a
     region that a short pilot run places, and that is placed anew, by the draws, should any leave it. The pilot also
-    tells which length scales the basis must resolve.
+    tells which length scales and amplitudes the basis must serve; before, the prior does.
     """
     if surface and kind != "hilbert":
         raise InputError("the response surface carries the 'hilbert' statistic; use likelihood 'hilbert' or no surface")
-    data = data.with_basis(basis_size)
+    if kind == "hilbert":
+        keys = jax.random.split(jax.random.key(settings.seed), _PRIOR_DRAWS)
+        calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), data, keys)
+        data = data.resolving(calls, np.array(corners(data.model)), basis_size)
     space = _space(model, data)
     potential = _potential(model, Likelihood(data, kind), space)
     mode, gradient = _find_mode(potential, space.start)
@@ -196,12 +206,16 @@ def _on_surface(
         return expand_statistic(exact, region, rng.choice(draws, _CHECKED, replace=False), degrees, settings.seed)
 
     every = rng.multivariate_normal(centre, covariance, 1000)
-    expanded, _ = expanded_about(exactly(data), every, _DEGREES[:1])
+    exact = exactly(data)
+    expanded, _ = expanded_about(exact, every, _DEGREES[:1])
     pilot = _PILOT._replace(seed=settings.seed)
     flat, _ = sample_nuts(approximately(data), expanded.lean(), centre, covariance, pilot, "NUTS, pilot")
 
-    data = data.with_basis(basis_size, _lengths(model, data, space, flat.reshape(-1, centre.size)))
-    exact, twice, approximate = exactly(data), exactly(data.doubled()), approximately(data)
+    every = flat.reshape(-1, centre.size)
+    calls = _calls(lambda probe, flat: _potential(model, probe, space)(flat), data, every)
+    thetas = rng.choice(exact.theta(every), _BASIS_THETAS, replace=False)
+    data = data.resolving(calls, thetas, basis_size)
+    exact, finer, approximate = exactly(data), exactly(data.finer(calls, thetas)), approximately(data)
     on_surface = jax.jit(approximate)
     for attempt in range(1, _ATTEMPTS + 1):
         every = flat.reshape(-1, centre.size)
@@ -211,7 +225,7 @@ def _on_surface(
         flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings)
         about = report(
             exact,
-            twice,
+            finer,
             partial(on_surface, expanded=lean),
             expanded,
             held_out,
