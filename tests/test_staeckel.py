@@ -94,7 +94,7 @@ def test_against_fifty_digits(name, theta):
     ours = pick(action_angle(w, theta, delta=5.0), 0)
     exact = reference(w, 5.0, milky_way(theta))
     # J_R of the near-circular orbit is a millionth of L_z; ten nodes are few where J_R is twice L_z
-    rtol = {"near-circular": 1e-8, "high": 1e-7, "eccentric": 1e-4}.get(name, 1e-9)
+    rtol = {"near-circular": 1e-8, "high": 2e-8, "eccentric": 2e-7}.get(name, 1e-9)
     for field in exact._fields:
         found, expected = getattr(ours, field), getattr(exact, field)
         if field in ANGLES:
@@ -153,17 +153,17 @@ def test_angles_advance_with_their_frequencies_in_a_staeckel_potential(staeckel_
 ISOCHRONE_B = 2.0
 
 
-def isochrone(R, z):
+def isochrone(R, z, _):
     return -const.G * MASS / (ISOCHRONE_B + jnp.sqrt(ISOCHRONE_B**2 + R**2 + z**2))
 
 
-isochrone_actions = jax.jit(jax.vmap(lambda w, delta: jnp.stack(staeckel.actions(w, delta, isochrone))))
+isochrone_actions = jax.jit(jax.vmap(lambda w, delta: jnp.stack(staeckel.actions(w, delta, None, isochrone))))
 
 
 def isochrone_exact(w):
     """J_R, J_z of an isochrone (Binney & Tremaine 2008, eq. 3.225)."""
     L = np.sqrt((w.R * w.vT) ** 2 + (w.z * w.vT) ** 2 + (w.z * w.vR - w.R * w.vz) ** 2)
-    E = 0.5 * (w.vR**2 + w.vT**2 + w.vz**2) + isochrone(w.R, w.z)
+    E = 0.5 * (w.vR**2 + w.vT**2 + w.vz**2) + isochrone(w.R, w.z, None)
     k = const.G * MASS
     return k / np.sqrt(-2 * E) - 0.5 * (L + np.sqrt(L**2 + 4 * k * ISOCHRONE_B)), L - np.abs(w.R * w.vT)
 
@@ -206,7 +206,7 @@ def J(star, theta):
 def everything(star, theta):
     theta = Parameters(*theta)
     w = galactocentric(star, theta)
-    return jnp.stack(staeckel.actions_angles(w, DELTA, lambda R, z: MILKY_WAY.potential(R, z, theta)))
+    return jnp.stack(staeckel.actions_angles(w, DELTA, theta, MILKY_WAY.potential))
 
 
 def each(f):

@@ -59,12 +59,12 @@ def _bound(w: PhaseSpace, theta: Any, model: MassModel) -> tuple[Any, PhaseSpace
 def star_actions(w: PhaseSpace, delta: Any, theta: Any, model: MassModel = MILKY_WAY) -> jax.Array:
     """J_R, L_z, J_z [kpc km/s] (3,) of one star by the Staeckel fudge, NaN where unbound: pure, to be vmapped."""
     bound, w = _bound(w, theta, model)
-    return jnp.where(bound, jnp.stack(staeckel.actions(w, delta, lambda R, z: model.potential(R, z, theta))), jnp.nan)
+    return jnp.where(bound, jnp.stack(staeckel.actions(w, delta, theta, model.potential)), jnp.nan)
 
 
 def _star_action_angle(w: PhaseSpace, delta: Any, theta: Any, model: MassModel) -> ActionAngle:
     bound, w = _bound(w, theta, model)
-    values = jnp.stack(staeckel.actions_angles(w, delta, lambda R, z: model.potential(R, z, theta)))
+    values = jnp.stack(staeckel.actions_angles(w, delta, theta, model.potential))
     solved = jnp.all(jnp.isfinite(values))
     status = jnp.where(bound, jnp.where(solved, Status.OK, Status.NOT_SOLVED), Status.UNBOUND)
     return ActionAngle._make([*jnp.where(bound & solved, values, jnp.nan), status])

@@ -8,15 +8,18 @@ star at (u0, v0) are taken to be, in units of D^2,
 
 exact where Phi is a Staeckel potential. Three things make this fast and well behaved:
 
-- With u = u_mid - u_half cos(phi) and t = t_max sin(psi) every integral over an orbit is that of a smooth periodic
-  function, for which the midpoint rule converges geometrically; its Fourier series gives the integral up to the
-  star's own phase too, so actions, frequencies and angles all come from the same few evaluations of Phi.
+- With u = u_mid - u_half cos(phi) and tan((pi / 2 - v) / 2) = its maximum * sin(psi), phases bent so that nodes crowd
+  where an orbit needs them (pericentre, and the plane of a thin disk), every integral over an orbit is that of a smooth
+  periodic function, for which the midpoint rule converges geometrically; its Fourier series gives the integral up to
+  the star's own phase too, so actions, frequencies and angles all come from the same few evaluations of Phi.
 - Displacements u - u0 and y - y0, y = cos^2 v, from the star are the variables. Where they are small the momenta come
   from their Taylor series at the star, so circular and planar orbits and turning points lose no digits.
-- Turning points are found without gradient and differentiated as implicit functions.
+- Turning points are found without gradient and differentiated as implicit functions. First derivatives of the actions
+  do not even need that: momenta vanish there, so that integrals of dp^2 / 2p at fixed u and v are all there is.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,18 +46,30 @@ _NEWTON_NOISE = 1e-3
 _NEWTON_TOLERANCE = 1e-7  # of the last step, relative; the error after it is its square
 
 Function = Callable[[Any], Any]
-Potential = Callable[[Any, Any], Any]
+Potential = Callable[[Any, Any, Any], Any]
+
+
+class _Star(NamedTuple):
+    """Where one star is, and its integrals of motion. Momenta are in units of D."""
+
+    D: Any
+    theta: Any
+    L: Any
+    two_E: Any
+    barrier: Any
+    exp_u: Any
+    sinh_u: Any
+    cosh_u: Any
+    t: Any
+    y: Any  # t^2
+    p_u: Any
+    p_t: Any  # of t = cos v, towards larger t; both as in the mirror image above the plane
 
 
 class _Orbit(NamedTuple):
-    """One star's separable motion. Momenta are in units of D; turning points are displacements from the star."""
+    """One star's separable motion. Turning points are displacements from the star."""
 
-    L: Any
-    exp_u: Any
-    p_u: Any
-    p_t: Any  # of t = cos v, towards larger t; both as in the mirror image above the plane
-    t: Any
-    y: Any  # t^2
+    star: _Star
     momentum_u: Function  # p_u^2 of the displacement u - u0
     momentum_y: Function  # p_v^2 of the displacement y - y0
     u_peri: Any
@@ -107,8 +122,7 @@ def _root(f: Function, guess: Any, outside: Any) -> Any:
     return jax.lax.custom_root(f, jax.lax.stop_gradient(guess), solve, lambda g, y: y / g(jnp.ones_like(y)))
 
 
-def _orbit(w: PhaseSpace, D: Any, potential: Potential) -> _Orbit:
-    """Coordinates, momenta and turning points of one bound star (scalars throughout)."""
+def _star(w: PhaseSpace, D: Any, theta: Any, potential: Potential) -> _Star:
     side = jnp.where(w.z < 0, -1.0, 1.0)  # the mirror image above the plane
     R, z, vR, vT, vz = w.R, side * w.z, w.vR, w.vT, side * w.vz
     rho = jnp.sqrt(R**2 + (z + D) ** 2) + jnp.sqrt(R**2 + (z - D) ** 2)  # 2 D cosh u
@@ -116,27 +130,42 @@ def _orbit(w: PhaseSpace, D: Any, potential: Potential) -> _Orbit:
     sinh_u, sin_v = _sinh_u_sin_v(R, z, D)
     p_u = vR * cosh_u * sin_v + vz * sinh_u * t
     p_t = vz * cosh_u * sin_v - vR * sinh_u * t
-    two_E = 2 * potential(R, z) + vR**2 + vT**2 + vz**2
+    two_E = 2 * potential(R, z, theta) + vR**2 + vT**2 + vz**2
     L = R * vT
-    barrier, exp_u, y = (L / D) ** 2 + _LEAST_BARRIER, sinh_u + cosh_u, t**2
-    p2_u, p2_t = p_u**2 + _FLOOR, p_t**2 + _FLOOR
+    return _Star(D, theta, L, two_E, (L / D) ** 2 + _LEAST_BARRIER, sinh_u + cosh_u, sinh_u, cosh_u, t, t**2, p_u, p_t)
+
+
+def _at_u(star: _Star, potential: Potential, exp_u: Any) -> Any:
+    """p_u^2 + const at exp(u)."""
+    sinh = 0.5 * (exp_u - 1 / exp_u)
+    kinetic = star.two_E - 2 * potential(star.D * sinh, jnp.zeros_like(sinh), star.theta)
+    return kinetic * (1 + sinh**2) - star.barrier / sinh**2
+
+
+def _at_y(star: _Star, potential: Potential, y: Any) -> Any:
+    """p_v^2 + const at y = cos^2 v."""
+    y = jnp.maximum(y, _NEAR_PLANE**2)
+    sin2 = 1 - y
+    R, z = star.D * star.sinh_u * jnp.sqrt(sin2), star.D * star.cosh_u * jnp.sqrt(y)
+    kinetic = star.two_E - 2 * potential(R, z, star.theta)
+    return kinetic * (star.sinh_u**2 + sin2) - star.barrier / sin2
+
+
+def _orbit(star: _Star, potential: Potential) -> _Orbit:
+    """Momenta and turning points of one bound star (scalars throughout)."""
+    p2_u, p2_t, y = star.p_u**2 + _FLOOR, star.p_t**2 + _FLOOR, star.y
 
     def f_u(d: Any) -> Any:
-        sinh = _sinh(exp_u, d)
-        kinetic = two_E - 2 * potential(D * sinh, jnp.zeros_like(d))
-        return kinetic * (1 + sinh**2) - barrier / sinh**2
+        return _at_u(star, potential, star.exp_u * jnp.exp(d))
 
     def f_y(d: Any) -> Any:
-        y_there = jnp.maximum(y + d, _NEAR_PLANE**2)
-        sin2 = 1 - y_there
-        kinetic = two_E - 2 * potential(D * sinh_u * jnp.sqrt(sin2), D * cosh_u * jnp.sqrt(y_there))
-        return kinetic * (sinh_u**2 + sin2) - barrier / sin2
+        return _at_y(star, potential, y + d)
 
-    f0, f1, f2, f3 = _derivatives(f_u, 3, jnp.zeros_like(L))
+    f0, f1, f2, f3 = _derivatives(f_u, 3, jnp.zeros_like(y))
     # f_y is smooth in y, but at the plane itself its derivatives by way of z are 0 / 0
     off = jnp.maximum(_NEAR_PLANE - y, 0.0)
     _, g1, g2 = _derivatives(f_y, 2, off)
-    g0, g1 = f_y(jnp.zeros_like(L)), g1 - off * g2
+    g0, g1 = f_y(jnp.zeros_like(y)), g1 - off * g2
     slope = -_derivatives(f_y, 1, _NEAR_PLANE - y)[1]
 
     def momentum_u(d: Any) -> Any:
@@ -146,20 +175,14 @@ def _orbit(w: PhaseSpace, D: Any, potential: Potential) -> _Orbit:
         return p2_t + jnp.where(jnp.abs(d) < _SERIES_V, d * (g1 + d * g2 / 2), f_y(d) - g0)
 
     root = jnp.sqrt(jnp.maximum(f1**2 - 2 * p2_u * f2, 0.0))
-    u0 = jnp.log(exp_u)
+    u0 = jnp.log(star.exp_u)
     guesses, outside = (
         jnp.stack([-1 / (root + f1), 1 / (root - f1)]),
-        jnp.stack([-u0 * (1 - 1e-9), jnp.log(2 * FAR / D) - u0]),
+        jnp.stack([-u0 * (1 - 1e-9), jnp.log(2 * FAR / star.D) - u0]),
     )
     u_peri, u_apo = _root(momentum_u, 2 * p2_u * guesses, outside)
     y_max = _root(momentum_y, 2 * p2_t / (jnp.sqrt(jnp.maximum(g1**2 - 2 * p2_t * g2, 0.0)) - g1), (1 - 1e-12) - y)
-    return _Orbit(L, exp_u, p_u, p_t, t, y, momentum_u, momentum_y, u_peri, u_apo, y_max, slope)
-
-
-def _sinh(exp_u: Any, d: Any) -> Any:
-    """sinh(u + d), given exp(u)."""
-    grown = exp_u * jnp.exp(d)
-    return 0.5 * (grown - 1 / grown)
+    return _Orbit(star, momentum_u, momentum_y, u_peri, u_apo, y_max, slope)
 
 
 def _sinh_u_sin_v(R: Any, z: Any, D: Any) -> tuple[Any, Any]:
@@ -173,63 +196,110 @@ def _sinh_u_sin_v(R: Any, z: Any, D: Any) -> tuple[Any, Any]:
 class _Nodes(NamedTuple):
     """Midpoint nodes, (n,) each, over the phase of one coordinate; a sum / n is (1 / pi) times an integral over it."""
 
+    place: Any  # exp u or cos^2 v
     action: Any  # of p
     weight: Any  # of 1 / p
-    square: Any  # sinh^2 u or sin^2 v
 
 
-def _nodes_u(orbit: _Orbit, n: int) -> _Nodes:
+def _concentration_u(orbit: _Orbit) -> Any:
+    """lambda of the map tan(phi / 2) = lambda tan(chi / 2), which crowds nodes towards the pericentre.
+
+    The barrier's pole at u = 0 alone would ask for the power 1 / 4; a softer one serves (measured, docs/actions.md).
+    """
+    u0 = jnp.log(orbit.star.exp_u)
+    return jax.lax.stop_gradient(((u0 + orbit.u_peri) / (u0 + orbit.u_apo)) ** 0.15)
+
+
+def _nodes_u(orbit: _Orbit, lam: Any, n: int) -> _Nodes:
     """u = middle - half cos(phi), phi from 0 at pericentre to pi at apocentre."""
     middle, half = 0.5 * (orbit.u_peri + orbit.u_apo), 0.5 * (orbit.u_apo - orbit.u_peri)
 
-    def node(phi: Any) -> _Nodes:
-        d = middle - half * jnp.cos(phi)
+    def node(chi: Any) -> _Nodes:
+        cosine, sine = jnp.cos(0.5 * chi), lam * jnp.sin(0.5 * chi)
+        norm = cosine**2 + sine**2
+        d = middle - half * (cosine**2 - sine**2) / norm
         p = jnp.sqrt(jnp.maximum(orbit.momentum_u(d), _FLOOR**2))
-        du = half * jnp.sin(phi)
-        return _Nodes(du * p, du / p, _sinh(orbit.exp_u, d) ** 2)
+        du = 2 * half * lam * cosine * sine / norm**2
+        return _Nodes(orbit.star.exp_u * jnp.exp(d), du * p, du / p)
 
-    return _over_nodes(node, (np.arange(n) + 0.5) * np.pi / n)
+    return jax.lax.map(node, jnp.asarray((np.arange(n) + 0.5) * np.pi / n))
 
 
-def _concentration(orbit: _Orbit) -> Any:
+def _concentration_v(orbit: _Orbit) -> Any:
     """kappa of the map tan psi = kappa tan chi, which crowds nodes towards the plane where the disk is thin.
 
     For a force law like that of Phi = sqrt(z^2 + b^2), whose b / z_max follows from p_v^2's curvature at the plane,
     chi's strip of analyticity is widest for kappa^2 = 1 / ratio below; a softer power serves the Milky Way's better
     (measured, docs/actions.md). It is 1, no crowding, for a harmonic oscillation.
     """
-    ratio = orbit.slope * (orbit.y + orbit.y_max) / orbit.momentum_y(-orbit.y)
+    ratio = orbit.slope * (orbit.star.y + orbit.y_max) / orbit.momentum_y(-orbit.star.y)
     return jax.lax.stop_gradient((2 * jnp.clip(ratio, 1.0, 1e4) - 1) ** -0.4)
 
 
+def _tan_half(y: Any) -> Any:
+    """tan(latitude / 2), latitude = pi / 2 - v: like cos v in a thin disk, but smooth up to a polar orbit's turn."""
+    return jnp.sqrt(y) / (1 + jnp.sqrt(1 - y))
+
+
 def _nodes_v(orbit: _Orbit, kappa: Any, n: int) -> _Nodes:
-    """cos v = t_max sin(psi), psi from 0 at the plane to pi / 2; the orbit repeats it four times."""
-    y_max = orbit.y + orbit.y_max
+    """tan(latitude / 2) = its maximum * sin(psi), psi from 0 at the plane to pi / 2: a quarter of the oscillation."""
+    most = _tan_half(orbit.star.y + orbit.y_max)
 
     def node(chi: Any) -> _Nodes:
         cosine, sine = jnp.cos(chi), kappa * jnp.sin(chi)
         norm = cosine**2 + sine**2
-        y = y_max * sine**2 / norm
-        p = jnp.sqrt(jnp.maximum(orbit.momentum_y(y - orbit.y), _FLOOR**2))
-        dv = cosine * kappa / norm * jnp.sqrt(y_max / (norm * (1 - y)))
-        return _Nodes(dv * p, dv / p, 1 - y)
+        square = most**2 * sine**2 / norm
+        y = 4 * square / (1 + square) ** 2
+        p = jnp.sqrt(jnp.maximum(orbit.momentum_y(y - orbit.star.y), _FLOOR**2))
+        dv = 2 * most * kappa * cosine / ((1 + square) * norm * jnp.sqrt(norm))
+        return _Nodes(y, dv * p, dv / p)
 
-    return _over_nodes(node, (np.arange(n) + 0.5) * np.pi / (2 * n))
-
-
-def _over_nodes(node: Function, phases: np.ndarray) -> _Nodes:
-    return jax.lax.map(node, jnp.asarray(phases))
+    return jax.lax.map(node, jnp.asarray((np.arange(n) + 0.5) * np.pi / (2 * n)))
 
 
-def actions(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int, int] = (NODES_U, NODES_V)) -> tuple:
+def _nodes(orbit: _Orbit, nodes: tuple[int, int]) -> tuple[_Nodes, _Nodes]:
+    return _nodes_u(orbit, _concentration_u(orbit), nodes[0]), _nodes_v(orbit, _concentration_v(orbit), nodes[1])
+
+
+def actions(
+    w: PhaseSpace, D: Any, theta: Any, potential: Potential, nodes: tuple[int, int] = (NODES_U, NODES_V)
+) -> tuple:
     """J_R, L_z, J_z [kpc km/s] of one bound star.
 
-    w: `PhaseSpace` of scalars; D: focal length [kpc]; potential: Phi(R, z) [(km/s)^2]. NaN where a turning point is not
-    found.
+    w: `PhaseSpace` of scalars; D: focal length [kpc]; potential: Phi(R, z, theta) [(km/s)^2]. NaN where a turning point
+    is not found.
     """
-    orbit = _orbit(w, D, potential)
-    u, v = _nodes_u(orbit, nodes[0]), _nodes_v(orbit, _concentration(orbit), nodes[1])
-    return D * jnp.mean(u.action), orbit.L, D * jnp.mean(v.action)
+    w, D, theta = jax.tree.map(lambda x: jnp.asarray(x, float), (w, D, theta))
+    return _actions(w, D, theta, potential, nodes)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _actions(w: PhaseSpace, D: Any, theta: Any, potential: Potential, nodes: tuple[int, int]) -> tuple:
+    star = _star(w, D, theta, potential)
+    u, v = _nodes(_orbit(star, potential), nodes)
+    return D * jnp.mean(u.action), star.L, D * jnp.mean(v.action)
+
+
+@_actions.defjvp
+def _(potential: Potential, nodes: tuple[int, int], primals: tuple, tangents: tuple) -> tuple:
+    def integrals(w: PhaseSpace, D: Any, theta: Any) -> tuple:
+        star = _star(w, D, theta, potential)
+        const_u = star.p_u**2 - _at_u(star, potential, star.exp_u)
+        return star, const_u, star.p_t**2 - _at_y(star, potential, star.y)
+
+    (star, _, _), (d_star, d_const_u, d_const_v) = jax.jvp(integrals, primals, tangents)
+    u, v = _nodes(_orbit(star, potential), nodes)
+
+    def integral(at: Callable[[_Star, Potential, Any], Any], over: _Nodes, d_const: Any) -> Any:
+        def d_square(place: Any) -> Any:
+            return d_const + jax.jvp(lambda star: at(star, potential, place), (star,), (d_star,))[1]
+
+        return 0.5 * jnp.mean(over.weight * jax.lax.map(d_square, over.place))
+
+    (_, D, _), (_, d_D, _) = primals, tangents
+    J_R, J_z = jnp.mean(u.action), jnp.mean(v.action)
+    d_R, d_z = integral(_at_u, u, d_const_u), integral(_at_y, v, d_const_v)
+    return (D * J_R, star.L, D * J_z), (D * d_R + d_D * J_R, d_star.L, D * d_z + d_D * J_z)
 
 
 def _up_to(phase: Any, n: int) -> Any:
@@ -239,32 +309,40 @@ def _up_to(phase: Any, n: int) -> Any:
     return (phase + jnp.asarray(cosines) @ jnp.sin(m * phase)) / n
 
 
-def actions_angles(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int, int] = (NODES_U, NODES_V)) -> tuple:
+def actions_angles(
+    w: PhaseSpace, D: Any, theta: Any, potential: Potential, nodes: tuple[int, int] = (NODES_U, NODES_V)
+) -> tuple:
     """Actions as `actions`, angles theta_R, theta_phi, theta_z [rad, in 0 to 2 pi] and frequencies Omega_R, Omega_phi,
     Omega_z [km/s/kpc] of one bound star.
 
     theta_R is 0 at pericentre, theta_z where the star crosses the plane upwards. With I = (E, L_z, I_3) the frequencies
     are rows of (dJ/dI)^-1, and theta_i = sum_k dS/dI_k dI_k/dJ_i (Sanders 2012, section 2.2).
     """
-    orbit = _orbit(w, D, potential)
-    kappa = _concentration(orbit)
-    u, v = _nodes_u(orbit, nodes[0]), _nodes_v(orbit, kappa, nodes[1])
+    star = _star(w, D, theta, potential)
+    orbit = _orbit(star, potential)
+    u, v = _nodes(orbit, nodes)
 
     # The star's own phases; the ratio p^2 / (product of distances to the turning points) is smooth through them.
-    g_u = (orbit.p_u**2 + _FLOOR) / (-orbit.u_peri * orbit.u_apo)
-    phi = jnp.arctan2(orbit.p_u / jnp.sqrt(g_u), 0.5 * (orbit.u_peri + orbit.u_apo))
-    g_v = (orbit.p_t**2 + _FLOOR) / orbit.y_max
-    side = jnp.where(w.z < 0, -1.0, 1.0)
-    still = jnp.where((orbit.t == 0) & (orbit.p_t == 0), _FLOOR**0.5, 0.0)  # planar: no vertical phase; 0 then
-    chi = jnp.arctan2(side * orbit.t, side * kappa * (orbit.p_t + still) / jnp.sqrt(g_v))
+    g_u = (star.p_u**2 + _FLOOR) / (-orbit.u_peri * orbit.u_apo)
+    lam, half = _concentration_u(orbit), 0.5 * (orbit.u_apo - orbit.u_peri)
+    away, towards = half + 0.5 * (orbit.u_peri + orbit.u_apo), half - 0.5 * (orbit.u_peri + orbit.u_apo)
+    phi = jnp.arctan2(2 * lam * star.p_u / jnp.sqrt(g_u), lam**2 * away - towards)
+    g_v = (star.p_t**2 + _FLOOR) / orbit.y_max
+    kappa, side = _concentration_v(orbit), jnp.where(w.z < 0, -1.0, 1.0)
+    s_star, s_max = jnp.sqrt(1 - star.y), jnp.sqrt(1 - star.y - orbit.y_max)
+    slant = jnp.sqrt(2 / ((s_star + s_max) * (1 + s_star) * (1 + s_max)))
+    still = jnp.where((star.t == 0) & (star.p_t == 0), _FLOOR**0.5, 0.0)  # planar: no vertical phase; 0 then
+    tan_half = star.t / (1 + s_star)
+    chi = jnp.arctan2(side * tan_half, side * kappa * (star.p_t + still) / jnp.sqrt(g_v) * slant)
     up_to_u, up_to_v = _up_to(phi, nodes[0]), 0.5 * _up_to(2 * chi, nodes[1])
 
-    L = orbit.L / D**2
-    R_E, R_3, R_L = (D * jnp.mean(u.weight * h) for h in (u.square, -1.0, -L / u.square))
-    z_E, z_3, z_L = (D * jnp.mean(v.weight * h) for h in (v.square, 1.0, -L / v.square))
-    S_E = D * (up_to_u @ (u.weight * u.square) + up_to_v @ (v.weight * v.square))
+    L = star.L / D**2
+    sinh2, sin2 = 0.25 * (u.place - 1 / u.place) ** 2, 1 - v.place
+    R_E, R_3, R_L = (D * jnp.mean(u.weight * h) for h in (sinh2, -1.0, -L / sinh2))
+    z_E, z_3, z_L = (D * jnp.mean(v.weight * h) for h in (sin2, 1.0, -L / sin2))
+    S_E = D * (up_to_u @ (u.weight * sinh2) + up_to_v @ (v.weight * sin2))
     S_3 = D * (up_to_v @ v.weight - up_to_u @ u.weight)
-    S_L = w.phi - D * L * (up_to_u @ (u.weight / u.square) + up_to_v @ (v.weight / v.square))
+    S_L = w.phi - D * L * (up_to_u @ (u.weight / sinh2) + up_to_v @ (v.weight / sin2))
 
     det = R_E * z_3 - z_E * R_3
     Omega_R, Omega_z, Omega_phi = z_3 / det, -R_3 / det, (R_3 * z_L - z_3 * R_L) / det
@@ -274,4 +352,4 @@ def actions_angles(w: PhaseSpace, D: Any, potential: Potential, nodes: tuple[int
     theta_phi = S_L + S_E * Omega_phi + S_3 * I3_phi
     theta_R, theta_phi, theta_z = (jnp.mod(x, 2 * jnp.pi) for x in (theta_R, theta_phi, theta_z))
     J_R, J_z = D * jnp.mean(u.action), D * jnp.mean(v.action)
-    return J_R, orbit.L, J_z, theta_R, theta_phi, theta_z, Omega_R, Omega_phi, Omega_z
+    return J_R, star.L, J_z, theta_R, theta_phi, theta_z, Omega_R, Omega_phi, Omega_z
