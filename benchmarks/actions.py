@@ -1,10 +1,12 @@
 """How fast the action layer is, beside galpy's C code, in one run on the same stars and the same focal lengths.
 
 Run from the checkout, on an otherwise idle machine: python benchmarks/actions.py [--stars N] [--repeats K]. Times are
-medians over repeats, A and B in turn, after compilation; both use every core (galpy through OpenMP).
+medians over repeats, A and B in turn, after compilation; both use every core (galpy through OpenMP). --million runs a
+million stars through `action_angle` alone, with `orbit` focal lengths, and prints the time and the peak memory.
 """
 
 import argparse
+import resource
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -59,11 +61,24 @@ def medians(tasks, repeats):
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
+def million():
+    """Time and peak memory of a million stars."""
+    w = PhaseSpace(*map(np.asarray, galactocentric(jnp.asarray(disk_stars(1_000_000)), Parameters())))
+    start = time.perf_counter()
+    found = action_angle(w, Parameters())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{found.J_R.size} stars: {time.perf_counter() - start:.0f} s, peak memory {peak:.2f} GB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stars", type=int, default=56_324)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--million", action="store_true")
     options = parser.parse_args()
+    if options.million:
+        million()
+        return
     stars, theta = disk_stars(options.stars), Parameters(*map(jnp.asarray, Parameters()))
     w = PhaseSpace(*map(np.asarray, galactocentric(jnp.asarray(stars), theta)))
     finder = actionAngleStaeckel(pot=galpy_potential(theta), delta=DELTA / R0, c=True)

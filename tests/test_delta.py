@@ -59,7 +59,7 @@ def test_orbit_is_galas_median_along_four_radial_periods():
         with np.errstate(invalid="ignore"):  # a square root of Delta^2 < 0
             expected.append(get_staeckel_fudge_delta(potential, orbit).to_value(u.kpc).item())
     ratio = np.abs(focal_length(w, theta, "orbit") / expected - 1)
-    assert np.mean(ratio < 0.01) >= 0.95 and ratio.max() < 0.02
+    assert ratio.max() < 0.01
 
 
 def test_given_as_number_array_or_word():

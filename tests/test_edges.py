@@ -140,6 +140,15 @@ def test_unbound_and_hopeless_stars_are_nan_with_a_status():
     assert np.all(np.isfinite(action_angle(w, THETA, delta="orbit").J_z) == [False, True, False])
 
 
+def test_no_angular_momentum_at_all():
+    w = stars([(8.0, 0.4, 100.0, v, 15.0) for v in (0.0, 1e-3, 1e-2)])
+    found = action_angle(w, THETA, delta=DELTA)
+    assert np.all(found.status == Status.OK) and found.L_z[0] == 0 and np.all(np.isfinite(found))
+    exact = jax.vmap(lambda w: jnp.stack(many(w, DELTA, THETA, nodes=(3000, 100))))(PhaseSpace(*map(jnp.asarray, w)))
+    np.testing.assert_allclose(found.J_R, exact[:, 0], rtol=1e-3)
+    np.testing.assert_allclose(found.J_z, exact[:, 2], rtol=1e-7)
+
+
 def everything(w, theta, delta):
     return jnp.stack(staeckel.actions_angles(w, delta, theta, MILKY_WAY.potential))
 

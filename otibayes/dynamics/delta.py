@@ -17,7 +17,7 @@ __all__ = ["local_delta", "orbit_delta"]
 
 _NEAR_PLANE = 1e-5  # of R: the formula is 0 / 0 at the plane, and even in z
 _LEAST, _MOST = 0.02, 10.0  # of the radius: where the potential is spherical, or not prolate at all, Delta^2 <= 0
-_PERIODS, _STEPS, _SAMPLES = 4, 512, 256
+_PERIODS, _STEPS = 4, 512
 
 
 def _delta_squared(R: Any, z: Any, theta: Any, model: MassModel) -> Any:
@@ -71,16 +71,13 @@ def orbit_delta(w: PhaseSpace, theta: Any, model: MassModel) -> ArrayLike:
 
     force = jax.grad(effective, (0, 1))
 
-    def kick_drift(state: tuple, _: Any) -> tuple[tuple, None]:
+    def drift_kick_drift(state: tuple, _: Any) -> tuple[tuple, Any]:
         R, z, vR, vz = state
         R, z = R + 0.5 * step * vR, z + 0.5 * step * vz
         fR, fz = force(R, z)
         vR, vz = vR - step * fR, vz - step * fz
-        return (R + 0.5 * step * vR, z + 0.5 * step * vz, vR, vz), None
+        R, z = R + 0.5 * step * vR, z + 0.5 * step * vz
+        return (R, z, vR, vz), _delta_squared(R, z, theta, model)
 
-    def sample(state: tuple, _: Any) -> tuple[tuple, Any]:
-        state, _ = jax.lax.scan(kick_drift, state, None, length=_STEPS // _SAMPLES)
-        return state, _delta_squared(state[0], state[1], theta, model)
-
-    _, squared = jax.lax.scan(sample, (w.R, w.z, w.vR, w.vz), None, length=_SAMPLES)
+    _, squared = jax.lax.scan(drift_kick_drift, (w.R, w.z, w.vR, w.vz), None, length=_STEPS)
     return _within_limits(jnp.nanmedian(jnp.where(squared > 0, squared, jnp.nan)), w.R, w.z)

@@ -12,8 +12,8 @@ exact where Phi is a Staeckel potential. Three things make this fast and well be
   where an orbit needs them (pericentre, and the plane of a thin disk), every integral over an orbit is that of a smooth
   periodic function, for which the midpoint rule converges geometrically; its Fourier series gives the integral up to
   the star's own phase too, so actions, frequencies and angles all come from the same few evaluations of Phi.
-- Displacements u - u0 and y - y0, y = cos^2 v, from the star are the variables. Where they are small the momenta come
-  from their Taylor series at the star, so circular and planar orbits and turning points lose no digits.
+- Displacements from the star, exp(u0 - u) - 1 and y - y0, y = cos^2 v, are the variables. Where they are small the
+  momenta come from their Taylor series at the star, so circular and planar orbits and turning points lose no digits.
 - Turning points are found without gradient and differentiated as implicit functions. First derivatives of the actions
   do not even need that: momenta vanish there, so that integrals of dp^2 / 2p at fixed u and v are all there is.
 """
@@ -33,7 +33,7 @@ __all__ = ["FAR", "NODES_U", "NODES_V", "actions", "actions_angles"]
 NODES_U = 10
 NODES_V = 18
 
-# Displacements within which momenta come from a Taylor series; in u, and in cos^2 v
+# Displacements within which momenta come from a Taylor series; of u, and of cos^2 v
 _SERIES_U, _SERIES_V = 3e-4, 2e-8
 # Least momentum squared, (km/s)^2: keeps a circular or planar orbit's turning points apart, where its actions (below
 # 1e-20 kpc km/s) and their gradients are zero to rounding.
@@ -42,7 +42,7 @@ FAR = 1e5  # kpc: an orbit that reaches beyond is not solved
 _LEAST_BARRIER = 1e-8  # (km/s)^2, of (L_z / D)^2: a star on a radial orbit turns just short of the axis
 _NEAR_PLANE = 1e-10  # of cos^2 v
 _NEWTON_MAX = 60
-_NEWTON_NOISE = 1e-3
+_NEWTON_NOISE = 1e-3  # of a displacement, or of 1e-3 where it is more: only small ones are lost in rounding
 _NEWTON_TOLERANCE = 1e-7  # of the last step, relative; the error after it is its square
 
 Function = Callable[[Any], Any]
@@ -70,7 +70,7 @@ class _Orbit(NamedTuple):
     """One star's separable motion. Turning points are displacements from the star."""
 
     star: _Star
-    momentum_u: Function  # p_u^2 of the displacement u - u0
+    momentum_u: Function  # p_u^2 of the displacement exp(u0 - u) - 1
     momentum_y: Function  # p_v^2 of the displacement y - y0
     u_peri: Any
     u_apo: Any
@@ -106,7 +106,7 @@ def _root(f: Function, guess: Any, outside: Any) -> Any:
             change = jnp.abs(newton - x)
             # small, or small enough and shrinking no more: at the rounding error of Phi
             done = (change <= _NEWTON_TOLERANCE * jnp.abs(x)) | (value == 0)
-            done |= (change <= _NEWTON_NOISE * jnp.abs(x)) & (change >= last)
+            done |= (change <= _NEWTON_NOISE * jnp.minimum(jnp.abs(x), 1e-3)) & (change >= last)
             new = jnp.where(safe, newton, jnp.where(done, x, 0.5 * (inside + outside)))
             return new, inside, outside, change, done, count + 1
 
@@ -155,8 +155,8 @@ def _orbit(star: _Star, potential: Potential) -> _Orbit:
     """Momenta and turning points of one bound star (scalars throughout)."""
     p2_u, p2_t, y = star.p_u**2 + _FLOOR, star.p_t**2 + _FLOOR, star.y
 
-    def f_u(d: Any) -> Any:
-        return _at_u(star, potential, star.exp_u * jnp.exp(d))
+    def f_u(q: Any) -> Any:
+        return _at_u(star, potential, star.exp_u / (1 + q))
 
     def f_y(d: Any) -> Any:
         return _at_y(star, potential, y + d)
@@ -168,19 +168,24 @@ def _orbit(star: _Star, potential: Potential) -> _Orbit:
     g0, g1 = f_y(jnp.zeros_like(y)), g1 - off * g2
     slope = -_derivatives(f_y, 1, _NEAR_PLANE - y)[1]
 
-    def momentum_u(d: Any) -> Any:
-        return p2_u + jnp.where(jnp.abs(d) < _SERIES_U, d * (f1 + d * (f2 / 2 + d * f3 / 6)), f_u(d) - f0)
+    def momentum_u(q: Any) -> Any:
+        return p2_u + jnp.where(jnp.abs(q) < _SERIES_U, q * (f1 + q * (f2 / 2 + q * f3 / 6)), f_u(q) - f0)
 
     def momentum_y(d: Any) -> Any:
         return p2_t + jnp.where(jnp.abs(d) < _SERIES_V, d * (g1 + d * g2 / 2), f_y(d) - g0)
 
-    root = jnp.sqrt(jnp.maximum(f1**2 - 2 * p2_u * f2, 0.0))
-    u0 = jnp.log(star.exp_u)
-    guesses, outside = (
-        jnp.stack([-1 / (root + f1), 1 / (root - f1)]),
-        jnp.stack([-u0 * (1 - 1e-9), jnp.log(2 * FAR / star.D) - u0]),
-    )
-    u_peri, u_apo = _root(momentum_u, 2 * p2_u * guesses, outside)
+    # p_u^2 / cosh^2 u is nearly the parabola 2 (E - Phi) - L_z^2 / R^2 in 1 / R, which Newton's method likes
+    def flat_u(q: Any) -> Any:
+        exp_u = star.exp_u / (1 + q)
+        return momentum_u(q) / (0.5 * (exp_u + 1 / exp_u)) ** 2
+
+    tanh_u = star.sinh_u / star.cosh_u
+    h1 = f1 + 2 * tanh_u * p2_u
+    h2 = f2 + 4 * tanh_u * f1 + (6 * tanh_u**2 - 2 * tanh_u - 2) * p2_u
+    root = jnp.sqrt(jnp.maximum(h1**2 - 2 * p2_u * h2, 0.0))
+    guesses = 2 * p2_u * jnp.stack([1 / (root - h1), -1 / (root + h1)])
+    outside = jnp.stack([star.exp_u * (1 - 1e-9) - 1, 0.5 * star.exp_u * star.D / FAR - 1])
+    u_peri, u_apo = -jnp.log1p(_root(flat_u, guesses, outside))
     y_max = _root(momentum_y, 2 * p2_t / (jnp.sqrt(jnp.maximum(g1**2 - 2 * p2_t * g2, 0.0)) - g1), (1 - 1e-12) - y)
     return _Orbit(star, momentum_u, momentum_y, u_peri, u_apo, y_max, slope)
 
@@ -204,10 +209,11 @@ class _Nodes(NamedTuple):
 def _concentration_u(orbit: _Orbit) -> Any:
     """lambda of the map tan(phi / 2) = lambda tan(chi / 2), which crowds nodes towards the pericentre.
 
-    The barrier's pole at u = 0 alone would ask for the power 1 / 4; a softer one serves (measured, docs/actions.md).
+    The barrier's pole at u = 0 alone would ask for the power 1 / 4; a softer one serves, and nearer to the centre than
+    3e-3 the bulge and the nucleus have poles of their own.
     """
     u0 = jnp.log(orbit.star.exp_u)
-    return jax.lax.stop_gradient(((u0 + orbit.u_peri) / (u0 + orbit.u_apo)) ** 0.15)
+    return jax.lax.stop_gradient(jnp.maximum((u0 + orbit.u_peri) / (u0 + orbit.u_apo), 3e-3) ** 0.15)
 
 
 def _nodes_u(orbit: _Orbit, lam: Any, n: int) -> _Nodes:
@@ -217,10 +223,10 @@ def _nodes_u(orbit: _Orbit, lam: Any, n: int) -> _Nodes:
     def node(chi: Any) -> _Nodes:
         cosine, sine = jnp.cos(0.5 * chi), lam * jnp.sin(0.5 * chi)
         norm = cosine**2 + sine**2
-        d = middle - half * (cosine**2 - sine**2) / norm
-        p = jnp.sqrt(jnp.maximum(orbit.momentum_u(d), _FLOOR**2))
+        q = jnp.expm1(half * (cosine**2 - sine**2) / norm - middle)
+        p = jnp.sqrt(jnp.maximum(orbit.momentum_u(q), _FLOOR**2))
         du = 2 * half * lam * cosine * sine / norm**2
-        return _Nodes(orbit.star.exp_u * jnp.exp(d), du * p, du / p)
+        return _Nodes(orbit.star.exp_u / (1 + q), du * p, du / p)
 
     return jax.lax.map(node, jnp.asarray((np.arange(n) + 0.5) * np.pi / n))
 
