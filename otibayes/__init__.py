@@ -20,7 +20,8 @@ _HOMES = {
         ["MILKY_WAY", "MassModel", "PhaseSpace", "action_angle", "derived_quantities", "focal_length", "phase_space"],
         "dynamics",
     ),
-    **dict.fromkeys(["fit_classical", "load", "sample", "save"], "results"),
+    **dict.fromkeys(["fit_classical", "sample"], "inference"),
+    **dict.fromkeys(["load", "save"], "results"),
     "plot_comparison": "plot",
 }
 

@@ -233,7 +233,8 @@ def demo(output: Path) -> None:
     The classical fit with 32 bootstraps, the posterior with 4 chains, the comparison of both with the truth; seed 0.
     """
     _can_hold(output)
-    from .results import fit_classical, sample, save
+    from .inference import fit_classical, sample
+    from .results import save
     from .stars import embedded_stars
 
     stars = embedded_stars()
@@ -358,7 +359,7 @@ def actions(
     Example: otibayes actions stars.fits --m-disk 1.1 --output actions.ecsv
     """
     parameters = _theta({name: value for name, value in theta.items() if value is not None})
-    from .results import classical_settings
+    from .inference import classical_settings
 
     classical_settings(method, _number_or_name(delta))  # names are right, before anything is read
     _check_table_output(output)
@@ -410,7 +411,8 @@ def classical(
     Example: otibayes classical stars.fits --elements MG_FE,FE_H --bootstraps 128 --output classical.nc
     """
     from .classical.objective import Settings
-    from .results import classical_settings, fit_classical, save
+    from .inference import classical_settings, fit_classical
+    from .results import save
 
     settings = Settings(neighbours=neighbours)
     chosen: dict[str, Any] = {"method": method, "delta": _number_or_name(delta), "bootstraps": bootstraps}
@@ -461,19 +463,19 @@ def sample(
 
     Example: otibayes sample stars.fits --elements MG_FE,FE_H --seed 0 --output posterior.nc
     """
-    from . import results
+    from . import inference, results
 
     options["delta"] = _number_or_name(delta)
-    settings = results.sample_settings(**options)
+    settings = inference.sample_settings(**options)
     _check_output(output)
     read = _read(stars, columns, zero_point, elements)
     if resume and output.exists():
-        wanted = results.identity(read, _names(elements), seed, settings)
+        wanted = inference.identity(read, _names(elements), seed, settings)
         if results.load(output).attrs.get("identity") == wanted:
             click.echo(f"kept: {output} is the result of these stars, settings, seed and version")
             return
         click.echo(f"{output} is of other stars, settings, seed or version; starting anew")
-    tree = results.sample(read, _names(elements), seed=seed, **options)
+    tree = inference.sample(read, _names(elements), seed=seed, **options)
     results.save(tree, output)
     a = tree.attrs
     click.echo(

@@ -294,7 +294,7 @@ def test_compare_wants_each_in_its_place(work, out):
 
 
 def test_resume_keeps_the_same_and_only_the_same(work, monkeypatch):
-    from otibayes import results
+    from otibayes import inference
 
     before = (work / "posterior.nc").read_bytes()
     sample = ["sample", work / "stars.ecsv", *SAMPLED, "--output", work / "posterior.nc", "--resume"]
@@ -304,7 +304,7 @@ def test_resume_keeps_the_same_and_only_the_same(work, monkeypatch):
     def refuse(*args, **kwargs):
         raise oti.InputError("started anew")
 
-    monkeypatch.setattr(results, "sample", refuse)
+    monkeypatch.setattr(inference, "sample", refuse)
     assert "started anew" in fail(*sample, "--seed", 1)
     assert (work / "posterior.nc").read_bytes() == before
 

@@ -79,7 +79,8 @@ def test_editable_install_finds_models(tmp_path):
 
 BASE = {"constants", "errors", "parallel", "parameters"}
 BELOW_RESULTS = BASE | {"stars", "dynamics", "surface"}
-ALL = BELOW_RESULTS | {"classical", "generative", "models", "results"}
+ALL = BELOW_RESULTS | {"classical", "generative", "models"}
+RESULTS = {"schema", "inference", "results"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "stars": BASE | {"dynamics"},
@@ -88,18 +89,20 @@ MAY_IMPORT = {
     "classical": BELOW_RESULTS,
     "generative": BELOW_RESULTS,
     "models": BELOW_RESULTS | {"generative"},
-    "results": ALL,
-    "compare": ALL,
-    "plot": ALL | {"compare"},
-    "cli": ALL | {"compare", "plot"},
-    "__init__": ALL | {"compare", "plot"},
+    "schema": ALL,
+    "inference": ALL | {"schema"},
+    "results": BASE | {"schema"},
+    "compare": ALL | RESULTS,
+    "plot": ALL | RESULTS | {"compare"},
+    "cli": ALL | RESULTS | {"compare", "plot"},
+    "__init__": ALL | RESULTS | {"compare", "plot"},
 }
 # library: the units of otibayes that may import it; dynamics.reference is gala's door, and gala speaks in units
 CONFINED = {
     "matplotlib": {"plot"},
-    "arviz": {"results", "compare", "plot", "cli"},
-    "xarray": {"results", "compare", "plot", "cli"},
-    "astropy": {"constants", "stars", "dynamics", "results", "cli"},
+    "arviz": {"schema", "compare", "plot", "cli"},
+    "xarray": {"schema", "inference", "results", "compare", "plot", "cli"},
+    "astropy": {"constants", "stars", "dynamics", "cli"},
     "click": {"cli"},
 }
 

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import otibayes as oti
-from otibayes import results
+from otibayes import inference, schema
 from otibayes.classical.objective import Settings
 from otibayes.dynamics import MILKY_WAY
 from otibayes.errors import InputError
@@ -41,7 +41,7 @@ def test_classical_schema(classical, stars):
     draws = classical["posterior"].dataset
     assert dict(draws.sizes) == {"chain": 1, "draw": 8, "element": 2}
     assert list(draws.element.values) == ["MG_FE", "FE_H"]
-    assert set(draws.data_vars) == {*NAMES, *results.DERIVED}
+    assert set(draws.data_vars) == {*NAMES, *schema.DERIVED}
     for p in TABLE:
         assert draws[p.name].attrs["units"] == p.unit
         assert (draws[p.name] >= p.low).all() and (draws[p.name] <= p.high).all()
@@ -59,12 +59,12 @@ def test_joint_of_known_replicates():
     """Product of Gaussians by hand; derived quantities of it to first order, against finite differences."""
     rng = np.random.default_rng(0)
     centre, sd = np.array([1.0, 0.3, 20.0, 7.8]), np.array([0.05, 0.02, 3.0, 0.2])
-    joint = results._joint(centre + sd * rng.normal(size=(2, 60, 4)), MILKY_WAY)
+    joint = schema.joint_constraints(centre + sd * rng.normal(size=(2, 60, 4)), MILKY_WAY)
     assert joint.combination.values.tolist() == ["product", "gls"]
     assert (np.abs(joint["mean"].values[0] - centre) < 0.4 * sd).all()
     one = joint.sel(combination="product")
     theta, step = one["mean"].values, 1e-4 * sd
-    up, down = (results._derived_of(theta + s * np.diag(step), MILKY_WAY)["Sigma_1p1"] for s in (1, -1))
+    up, down = (schema.derived_of(theta + s * np.diag(step), MILKY_WAY)["Sigma_1p1"] for s in (1, -1))
     slope = (up - down) / (2 * step)
     expected = math.sqrt(slope @ one.covariance.values @ slope)
     assert float(one.derived_sd.sel(derived="Sigma_1p1")) == pytest.approx(expected, rel=1e-5)
@@ -76,15 +76,15 @@ def test_joint_of_known_replicates():
 def test_joint_that_is_no_mass_model_derives_nothing():
     rng = np.random.default_rng(0)
     far = np.array([1.79, 0.05, 20.0, 7.8]) + [0.01, 0.01, 3.0, 0.2] * rng.normal(size=(1, 20, 4))
-    joint = results._joint(far, MILKY_WAY)
+    joint = schema.joint_constraints(far, MILKY_WAY)
     assert not joint.possible.any() and joint.derived_mean.isnull().all()
-    assert results._joint(far[:, :3], MILKY_WAY) is None  # three replicates, four parameters
+    assert schema.joint_constraints(far[:, :3], MILKY_WAY) is None  # three replicates, four parameters
 
 
 def test_posterior_schema(posterior, stars):
     assert set(posterior.children) == {"posterior", "sample_stats", "mode", "constant_data"}
     draws = posterior["posterior"].dataset
-    assert {*NAMES, *results.DERIVED, "amplitude", "scatter", "correlation", "length_scale"} == set(draws.data_vars)
+    assert {*NAMES, *schema.DERIVED, "amplitude", "scatter", "correlation", "length_scale"} == set(draws.data_vars)
     assert draws.m_disk.dims == ("chain", "draw") and dict(draws.m_disk.sizes) == {"chain": 2, "draw": 10}
     assert draws.element.values.tolist() == ["FE_H", "MG_FE"]
     np.testing.assert_allclose(np.diagonal(draws.correlation, axis1=-2, axis2=-1), 1, rtol=1e-6)
@@ -107,7 +107,7 @@ def test_attributes(classical, posterior, stars):
         assert a["catalogue_sha256"] == stars.provenance.sha256
         assert {"otibayes", "jax", "numpyro", "numpy"} <= set(json.loads(a["versions"]))
         truth = json.loads(a["truth"])
-        assert truth["m_disk"] == 1.1 and {*NAMES, *results.DERIVED} == set(truth)
+        assert truth["m_disk"] == 1.1 and {*NAMES, *schema.DERIVED} == set(truth)
         assert json.loads(a["provenance"])["rows"] == 4000
     assert json.loads(posterior.attrs["settings"])["likelihood"] == "hilbert"
     assert {"max_r_hat", "min_ess_bulk", "min_ess_tail", "divergences", "converged"} <= set(posterior.attrs)
@@ -167,24 +167,24 @@ def test_same_seed_same_classical_result(stars, classical):
 
 
 def test_identity_follows_from_every_input(stars):
-    settings = results.sample_settings()
-    name = results.identity(stars, None, 0, settings)
-    assert name == results.identity(oti.embedded_stars()[:120], ["MG_FE", "FE_H"], 0, settings)
+    settings = inference.sample_settings()
+    name = inference.identity(stars, None, 0, settings)
+    assert name == inference.identity(oti.embedded_stars()[:120], ["MG_FE", "FE_H"], 0, settings)
     others = [
         (stars[:119], None, 0, settings),
         (stars, ["MG_FE"], 0, settings),
         (stars, None, 1, settings),
-        (stars, None, 0, results.sample_settings(draws=499)),
+        (stars, None, 0, inference.sample_settings(draws=499)),
     ]
-    assert len({name, *(results.identity(*other) for other in others)}) == 5
+    assert len({name, *(inference.identity(*other) for other in others)}) == 5
 
 
 def test_missing_errors_are_equal_weights(stars):
-    assert results._errors(stars, ["MG_FE", "FE_H"]).min() > 0
+    assert inference._errors(stars, ["MG_FE", "FE_H"]).min() > 0
     stars.errors.pop("MG_FE")
-    np.testing.assert_array_equal(results._errors(stars, ["MG_FE", "FE_H"])[:, 0], 1)
+    np.testing.assert_array_equal(inference._errors(stars, ["MG_FE", "FE_H"])[:, 0], 1)
     stars.errors.pop("FE_H")
-    assert results._errors(stars, ["MG_FE", "FE_H"]) is None
+    assert inference._errors(stars, ["MG_FE", "FE_H"]) is None
 
 
 @pytest.mark.parametrize(
@@ -258,5 +258,5 @@ def model(likelihood):
 )
 def test_a_model_that_cannot_be_used(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as error:
-        results.load_model(write_model(tmp_path, "mine", text))
+        inference.load_model(write_model(tmp_path, "mine", text))
     assert "\n" not in str(error.value)

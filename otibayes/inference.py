@@ -1,0 +1,314 @@
+"""Both paths from stars to a result: the classical fit, and the posterior of a generative model."""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .classical.bootstrap import fit
+from .classical.objective import Settings
+from .dynamics import METHODS, MILKY_WAY, MassModel, Status, action_angle, focal_length, phase_space
+from .errors import InputError
+from .generative import LIKELIHOODS, Likelihood, NutsSettings, prepare, sample_posterior
+from .parallel import Map, serial
+from .schema import as_tree, classical_groups, constant_data, convergence, posterior_groups
+from .stars import Stars
+
+__all__ = ["classical_settings", "fit_classical", "identity", "load_model", "sample", "sample_settings"]
+
+_NUTS = NutsSettings()
+_CHECKABLE = 50  # draws: with fewer the tail of the surface's importance weights cannot be fitted
+
+Model = Callable[[Likelihood], None]
+
+
+def classical_settings(
+    method: str = "staeckel",
+    delta: Any = "orbit",
+    bootstraps: int = 128,
+    surface: bool = True,
+    settings: Settings = Settings(),  # noqa: B008
+) -> dict[str, Any]:
+    """What a classical result depends on, besides stars, elements and seed; `InputError` where it is unknown."""
+    if method not in METHODS:
+        raise InputError(f"unknown action method {method!r}; choose one of {', '.join(METHODS)}")
+    if bootstraps < 2:
+        raise InputError(f"errors need at least 2 bootstraps, got {bootstraps}")
+    known = {"method": method, "delta": _delta_setting(delta), "bootstraps": bootstraps, "surface": surface}
+    return known | settings._asdict()
+
+
+def fit_classical(
+    stars: Stars,
+    elements: Sequence[str] | None = None,
+    bootstraps: int = 128,
+    seed: int = 0,
+    method: str = "staeckel",
+    delta: Any = "orbit",
+    model: MassModel = MILKY_WAY,
+    surface: bool = True,
+    settings: Settings = Settings(),  # noqa: B008
+    map: Map = serial,
+) -> xr.DataTree:
+    """The classical fit (PW21, section 6): Fourier coefficients in theta_z of abundance deviations, made to vanish.
+
+    `elements` (default: all) that every star used must have; `bootstraps` resamples; `method` of `action_angle`;
+    `delta`, number, (N,) [kpc], "local" or "orbit", held at its value in the fiducial `model`. `surface=False` goes
+    over the stars at every step of every optimisation; `settings` varies the statistic; `map(function, points)` does
+    passes over the stars elsewhere.
+
+    Groups: `posterior` (chain = 1, draw = bootstrap, element), `sample_stats`, `optimum` on all stars, `valley`,
+    `joint` (absent with too few bootstraps), `surface`, `constant_data`. Raises `InputError` for input that cannot be
+    used.
+    """
+    chosen = classical_settings(method, delta, bootstraps, surface, settings)
+    name = identity(stars, elements, seed, chosen)
+    stars, elements, delta = _ready(stars, elements, delta, model)
+    data = prepare(stars, elements, model, delta)  # the stars that the generative path would use, no others
+    stars, delta = stars[data.kept], delta[data.kept]
+    stars, delta = _with_angles(stars, delta, method, model)
+    labels = np.stack([stars.abundances[e] for e in elements], 1)
+    actions = functools.partial(_checked_actions, method=method, delta=delta, model=model)
+    found = fit(
+        stars,
+        labels,
+        _errors(stars, elements),
+        actions=actions,
+        bootstraps=bootstraps,
+        seed=seed,
+        settings=settings,
+        surface=surface,
+        model=model,
+        map=map,
+    )
+    groups = classical_groups(found, elements, model)
+    groups["constant_data"] = constant_data(stars, elements, delta)
+    return as_tree("classical", groups, stars, elements, seed, chosen, model, name)
+
+
+def sample_settings(
+    model: str | os.PathLike[str] | Model = "joint_abundances",
+    likelihood: str = "hilbert",
+    surface: bool = True,
+    chains: int = _NUTS.chains,
+    warmup: int = _NUTS.warmup,
+    draws: int = _NUTS.draws,
+    basis_size: int | None = None,
+    delta: Any = "orbit",
+) -> dict[str, Any]:
+    """What a posterior depends on, besides stars, elements and seed, ready for JSON; `InputError` where unknown.
+
+    A user's model is known by its file's digest.
+    """
+    if likelihood not in LIKELIHOODS:
+        raise InputError(f"unknown likelihood {likelihood!r}; choose one of {', '.join(LIKELIHOODS)}")
+    if surface and likelihood == "dense":
+        raise InputError(
+            "the response surface carries the 'hilbert' statistic; with likelihood 'dense' give surface=False"
+            " (--no-surface)"
+        )
+    least = {"chains": 1, "warmup": 1, "draws": 4, "basis_size": 1}
+    given = {"chains": chains, "warmup": warmup, "draws": draws, "basis_size": basis_size}
+    for name, value in given.items():
+        if value is not None and value < least[name]:
+            raise InputError(f"{name}={value} is too small; at least {least[name]} is needed")
+    if surface and chains * draws < _CHECKABLE:
+        raise InputError(
+            f"{chains} x {draws} draws are too few to check the surface; {_CHECKABLE} or more are needed, or"
+            " surface=False (--no-surface)"
+        )
+    name, _ = _model(model)
+    return {"model": name, "likelihood": likelihood, "surface": surface, "delta": _delta_setting(delta)} | given
+
+
+def sample(
+    stars: Stars,
+    elements: Sequence[str] | None = None,
+    seed: int = 0,
+    model: str | os.PathLike[str] | Model = "joint_abundances",
+    likelihood: str = "hilbert",
+    surface: bool = True,
+    chains: int = _NUTS.chains,
+    warmup: int = _NUTS.warmup,
+    draws: int = _NUTS.draws,
+    basis_size: int | None = None,
+    delta: Any = "orbit",
+    mass_model: MassModel = MILKY_WAY,
+) -> xr.DataTree:
+    """The posterior of a generative `model`, by NUTS.
+
+    `elements` (default: all) that every star used must have. `model` is the name of one in `otibayes.models`, a
+    function of a `Likelihood`, or the path of a file that defines one (it is run). `likelihood` "hilbert" (a basis of
+    `basis_size` cosine products; None: as many as the field's length scales ask for) or "dense" (at most 2,000 stars,
+    without surface). `surface` expands the likelihood in theta before sampling. `delta` as in `fit_classical`.
+
+    Groups: `posterior` (theta, derived quantities, hyperparameters; `amplitude` and `scatter` [dex] and residual
+    `correlation` by element), `sample_stats`, `mode`, `surface`, `constant_data`. Raises `InputError` for input that
+    cannot be used.
+    """
+    chosen = sample_settings(model, likelihood, surface, chains, warmup, draws, basis_size, delta)
+    _, function = _model(model)
+    name = identity(stars, elements, seed, chosen)
+    stars, elements, delta = _ready(stars, elements, delta, mass_model)
+    data = prepare(stars, elements, mass_model, delta)
+    found = sample_posterior(
+        data,
+        function,
+        kind=likelihood,
+        surface=surface,
+        basis_size=basis_size,
+        settings=NutsSettings(chains, warmup, draws, seed),
+    )
+    groups = posterior_groups(found, data)
+    stars = _without(stars, data.kept, "undefined actions within the prior")
+    groups["constant_data"] = constant_data(stars, elements, np.asarray(data.delta))
+    tree = as_tree("posterior", groups, stars, elements, seed, chosen, mass_model, name)
+    tree.attrs |= convergence(groups["posterior"], groups["sample_stats"])
+    return tree
+
+
+# ---- stars and models, made ready
+
+
+def _delta_setting(delta: Any) -> Any:
+    if isinstance(delta, str):
+        if delta not in ("local", "orbit"):
+            raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {delta!r}")
+        return delta
+    values = np.asarray(delta, float)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise InputError("delta [kpc] must be positive and finite everywhere")
+    return float(values) if values.ndim == 0 else f"array {hashlib.sha256(values.tobytes()).hexdigest()}"
+
+
+def _ready(
+    stars: Stars, elements: Sequence[str] | None, delta: Any, model: MassModel
+) -> tuple[Stars, tuple[str, ...], np.ndarray]:
+    """Stars that have all elements, the elements, and Delta (N,) [kpc] in the fiducial model."""
+    elements = tuple(stars.abundances) if elements is None else tuple(elements)
+    if not elements:
+        raise InputError("no elements: the catalogue has no abundances, or none was asked for")
+    repeated = sorted({e for e in elements if elements.count(e) > 1})
+    if repeated:
+        raise InputError(f"element {repeated[0]} is given twice; name each once")
+    before = len(stars)
+    complete = np.all([np.isfinite(stars.abundances[e]) for e in elements if e in stars.abundances], axis=0)
+    stars = stars.with_elements(elements)
+    theta = model.Parameters()
+    if isinstance(delta, str):
+        delta = focal_length(phase_space(stars, theta), theta, delta, model)
+    elif np.ndim(delta) == 1 and np.shape(delta) == (before,):
+        delta = np.asarray(delta, float)[complete]
+    elif np.ndim(delta) != 0:
+        raise InputError(f"delta has shape {np.shape(delta)}; give one number, or one for each of {before} stars")
+    return stars, elements, np.array(np.broadcast_to(np.asarray(delta, float), (len(stars),)))
+
+
+def _without(stars: Stars, kept: Any, reason: str) -> Stars:
+    """The stars `kept` (a mask or indices), the others counted in the provenance."""
+    chosen = stars[kept]
+    lost = len(stars) - len(chosen)
+    if not lost:
+        return chosen
+    return replace(chosen, provenance=replace(stars.provenance, dropped=(*stars.provenance.dropped, (reason, lost))))
+
+
+def _with_angles(stars: Stars, delta: np.ndarray, method: str, model: MassModel) -> tuple[Stars, np.ndarray]:
+    """Stars whose angles `method` finds in the fiducial model and at the ends of every parameter's range."""
+    fiducial = model.Parameters()
+    thetas = [fiducial]
+    if method != "o2gf":  # seconds a star
+        ends = [fiducial._replace(**{p.name: end}) for p in model.parameters for end in (p.low, p.high)]
+        thetas += [theta for theta in ends if bool(model.allowed(theta))]
+    solved = np.ones(len(stars), bool)
+    for theta in thetas:
+        status = action_angle(phase_space(stars, theta), theta, method, delta, model).status
+        solved &= np.asarray(status) == Status.OK
+    if not solved.any():
+        raise InputError(f"method {method!r} finds actions and angles of none of {len(stars)} stars")
+    return _without(stars, solved, f"undefined angles by {method}"), delta[solved]
+
+
+def _checked_actions(w: Any, theta: Any, *, method: str, delta: np.ndarray, model: MassModel) -> Any:
+    found = action_angle(w, theta, method, delta, model)
+    bad = int(np.sum(np.asarray(found.status) != Status.OK))
+    if bad:
+        where = ", ".join(f"{name}={value:.4g}" for name, value in theta._asdict().items())
+        raise InputError(f"method {method!r} does not solve {bad} stars at {where}; leave them out or use 'staeckel'")
+    return found
+
+
+def _errors(stars: Stars, elements: Sequence[str]) -> np.ndarray | None:
+    """Abundance errors (N, E); ones, that is, equal weights, for an element that has none or some of zero."""
+    columns = [np.asarray(stars.errors.get(e, np.zeros(len(stars))), float) for e in elements]
+    usable = [bool((c > 0).all()) for c in columns]
+    if not any(usable):
+        return None
+    return np.stack([c if good else np.ones_like(c) for c, good in zip(columns, usable, strict=True)], 1)
+
+
+def _model(model: str | os.PathLike[str] | Model) -> tuple[str, Model]:
+    """A generative model and what to call it in a result."""
+    if callable(model):
+        return f"{model.__module__}.{getattr(model, '__qualname__', type(model).__name__)}", model
+    function = load_model(model)
+    if function.__module__.startswith("otibayes.models"):
+        return str(model), function
+    return f"{Path(model).name} {hashlib.sha256(Path(model).read_bytes()).hexdigest()}", function
+
+
+def load_model(name_or_path: str | os.PathLike[str]) -> Model:
+    """The generative model of that name in `otibayes.models`, or in the user's own .py file, which is run.
+
+    A file must define one public function named as the file or `model`, of one argument, the `Likelihood`. Raises
+    `InputError` otherwise.
+    """
+    from . import models
+
+    name = os.fspath(name_or_path)
+    if not name.endswith(".py"):
+        if name not in models.__all__:
+            known = ", ".join(models.__all__)
+            raise InputError(f"unknown model {name!r}; choose one of {known}, or give the path of a .py file")
+        return getattr(models, name)
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"{path}: no such model file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # for any name that ends in .py
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a user's code may raise anything
+        raise InputError(f"{path}: cannot be run: {type(error).__name__}: {str(error).splitlines()[:1]}") from error
+    names = dict.fromkeys(n for n in (path.stem, "model") if callable(getattr(module, n, None)))
+    if len(names) != 1:
+        found = "both" if names else "neither"
+        raise InputError(f"{path}: must define one function called {path.stem!r} or 'model'; it defines {found}")
+    function = getattr(module, next(iter(names)))
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if len(needed) != 1:
+        raise InputError(f"{path}: {function.__name__} must take one argument, the likelihood; it takes {len(needed)}")
+    return function
+
+
+def identity(stars: Stars, elements: Sequence[str] | None, seed: int, settings: Mapping[str, Any]) -> str:
+    """A digest of all that a result follows from: the stars' measurements, elements, seed, settings, version."""
+    elements = list(stars.abundances) if elements is None else list(elements)
+    digest = hashlib.sha256()
+    told = [elements, seed, dict(settings), importlib.metadata.version("otibayes"), stars.provenance.sha256]
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    chosen = stars.with_elements(elements)
+    for array in (chosen.heliocentric, *chosen.abundances.values(), *chosen.errors.values()):
+        digest.update(np.ascontiguousarray(np.asarray(array, float)).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,298 @@
+"""What a result holds: the one schema of both paths.
+
+A result is an `xarray.DataTree` whose `posterior` group holds the parameters and the derived quantities over (chain,
+draw): draws of the posterior, or bootstrap replicates of the classical fit, which have an `element` dimension too.
+"""
+
+import importlib.metadata
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .classical.bootstrap import ClassicalFit
+from .classical.joint import joint_gls, joint_product
+from .dynamics import MassModel, derived_quantities
+from .errors import InputError
+from .generative import Data, Posterior
+from .stars import Stars
+
+__all__ = [
+    "DERIVED",
+    "KINDS",
+    "SCHEMA",
+    "as_tree",
+    "classical_groups",
+    "constant_data",
+    "convergence",
+    "derived_of",
+    "joint_constraints",
+    "posterior_groups",
+]
+
+# TeX symbol and unit of the derived quantities, as `otibayes.derived_quantities` names them
+DERIVED = {
+    "M_disk": (r"M_{\rm disk}", "Msun"),
+    "M_disk_over_M_halo": (r"M_{\rm disk}/M_{\rm halo}", ""),
+    "Sigma_1p1": (r"\Sigma_{1.1}", "Msun/pc^2"),
+    "rho_DM": (r"\rho_{\rm DM}", "Msun/pc^3"),
+    "K_z_1p1": (r"|K_z|_{1.1}", "km^2/s^2/kpc"),
+}
+GOOD_R_HAT, GOOD_ESS = 1.01, 400
+SCHEMA = 1
+KINDS = {"classical": "classical fit", "posterior": "posterior"}
+_COEFFICIENTS = ("c0", "a1", "b1", "a2", "b2")
+_PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
+
+
+def _described(name: str, model: MassModel) -> dict[str, Any]:
+    """Attributes of a parameter or derived quantity: its unit, its symbol, its bounds if any."""
+    for p in model.parameters:
+        if p.name == name:
+            return {"units": p.unit, "symbol": p.symbol, "low": p.low, "high": p.high}
+    symbol, unit = DERIVED.get(name, (name, ""))
+    return {"units": unit, "symbol": symbol}
+
+
+def derived_of(values: np.ndarray, model: MassModel) -> dict[str, np.ndarray]:
+    """Derived quantities (...) of parameter values (..., P), in the order of `DERIVED`."""
+    flat = jnp.asarray(values).reshape(-1, values.shape[-1])
+    found = jax.jit(jax.vmap(lambda theta: derived_quantities(model.Parameters(*theta), model)))(flat)
+    order = [*(n for n in DERIVED if n in found), *(n for n in found if n not in DERIVED)]
+    return {name: np.asarray(found[name]).reshape(values.shape[:-1]) for name in order}
+
+
+def quantities(values: np.ndarray, dims: tuple[str, ...], model: MassModel) -> dict[str, Any]:
+    """Variables of parameters (..., P) and of all that derives from them."""
+    named = {p.name: values[..., i] for i, p in enumerate(model.parameters)} | derived_of(values, model)
+    return {name: (dims, array, _described(name, model)) for name, array in named.items()}
+
+
+def constant_data(stars: Stars, elements: Sequence[str], delta: np.ndarray) -> xr.Dataset:
+    row = np.arange(len(stars)) if stars.row is None else np.asarray(stars.row)
+    missing = np.full(len(stars), np.nan)
+    errors = np.stack([stars.errors.get(e, missing) for e in elements], 1)
+    return xr.Dataset(
+        {
+            "row": ("star", row, {"long_name": "row of the catalogue, from 0"}),
+            "abundances": (("star", "element"), np.stack([stars.abundances[e] for e in elements], 1), {"units": "dex"}),
+            "abundance_errors": (("star", "element"), errors, {"units": "dex"}),
+            "delta": ("star", delta, {"units": "kpc"}),
+        },
+        {"element": list(elements)},
+    )
+
+
+def classical_groups(found: ClassicalFit, elements: Sequence[str], model: MassModel) -> dict[str, xr.Dataset]:
+    parameter = [p.name for p in model.parameters]
+    coords = {"element": list(elements)}
+    coefficient = [*_COEFFICIENTS, *(f"{k}{i}" for i in range(3, 99) for k in "ab")][: found.coefficients.shape[1]]
+    replicates = np.moveaxis(found.replicates, 0, 1)[None]
+    over = ("chain", "draw", "element")
+    both = {"objective": found.value, "converged": found.converged, "at_bound": found.at_bound}
+    both["evaluations"] = found.evaluations
+    optimum = quantities(found.optimum, ("element",), model)
+    optimum |= {name: ("element", array[:, 0]) for name, array in both.items()}
+    optimum["coefficient_values"] = (("element", "coefficient"), found.coefficients)
+    optimum["coefficient_sd"] = (("element", "coefficient"), found.coefficients_sd)
+    valley = found.valley
+    span = [(p.high - p.low) / 10 for p in model.parameters]
+    groups = {
+        "posterior": xr.Dataset(quantities(replicates, over, model), coords),
+        "sample_stats": xr.Dataset({name: (over, array[:, 1:].T[None]) for name, array in both.items()}, coords),
+        "optimum": xr.Dataset(optimum, {**coords, "coefficient": coefficient}),
+        "valley": xr.Dataset(
+            {
+                "jacobian": (("element", "constraint", "parameter"), valley.jacobian),
+                "eigenvalues": (("element", "eigenvalue"), valley.eigenvalues),
+                "condition": ("element", valley.condition),
+                "flat": (("element", "parameter"), valley.flat),
+                "starts": (("start", "parameter"), valley.starts),
+                "ends": (("element", "start", "parameter"), valley.ends),
+                "spread": (("element", "parameter"), valley.spread),
+                "scale": ("parameter", np.array(span)),
+            },
+            {**coords, "parameter": parameter, "constraint": list(_COEFFICIENTS[1:4])},
+            {"long_name": "objective about its optimum on all stars; jacobian and flat in units of scale"},
+        ),
+    }
+    if found.report is not None:
+        report = found.report
+        groups["surface"] = xr.Dataset(
+            {
+                "held_out_radius": ("held_out", report.held_out_radius),
+                "held_out_error": (("held_out", "element", "constraint"), report.held_out_error),
+                "pairs": (("pair", "element_and_replicate"), report.pairs),
+                "pair_error": (("pair", "constraint"), report.pair_error),
+            },
+            {**coords, "constraint": list(_COEFFICIENTS[1:4])},
+            {
+                "long_name": "errors of the response surface, in bootstrap sd of each coefficient",
+                "worst": report.worst,
+                "edge": report.edge,
+                "nodes": report.nodes,
+                "rounds": report.rounds,
+            },
+        )
+    joint = joint_constraints(found.replicates, model)
+    if joint is not None:
+        groups["joint"] = joint
+    return groups
+
+
+def joint_constraints(replicates: np.ndarray, model: MassModel) -> xr.Dataset | None:
+    """The joint constraints there are, over parameters and, propagated to first order, derived quantities."""
+    parameter = [p.name for p in model.parameters]
+    found, names = [], []
+    for name, combine in (("product", joint_product), ("gls", joint_gls)):
+        try:
+            joint = combine(replicates)
+        except (InputError, np.linalg.LinAlgError):
+            continue
+        if np.isfinite(joint.mean).all() and (np.linalg.eigvalsh(joint.covariance) > 0).all():
+            found.append(joint)
+            names.append(name)
+    if not found:
+        return None
+    means = np.stack([joint.mean for joint in found])
+    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
+    # where a joint mean is no mass model, nothing derives from it
+    possible = ((means >= low) & (means <= high)).all(1)
+    possible &= np.array([bool(model.allowed(model.Parameters(*mean))) for mean in means])
+    derived = derived_of(means, model)
+    slopes = jax.jit(jax.vmap(jax.jacfwd(lambda t: derived_quantities(model.Parameters(*t), model))))(means)
+    values = np.where(possible[:, None], np.stack(list(derived.values()), 1), np.nan)
+    sd = [
+        [np.sqrt(np.asarray(slopes[n])[i] @ joint.covariance @ np.asarray(slopes[n])[i]) for n in derived]
+        for i, joint in enumerate(found)
+    ]
+    return xr.Dataset(
+        {
+            "mean": (("combination", "parameter"), means),
+            "covariance": (("combination", "parameter", "parameter_2"), np.stack([j.covariance for j in found])),
+            "derived_mean": (("combination", "derived"), values),
+            "derived_sd": (("combination", "derived"), np.where(possible[:, None], np.array(sd), np.nan)),
+            "possible": ("combination", possible),
+        },
+        {"combination": names, "parameter": parameter, "parameter_2": parameter, "derived": list(derived)},
+    )
+
+
+def _hyperparameters(draws: Mapping[str, np.ndarray], data: Data, lead: tuple[str, ...]) -> dict[str, Any]:
+    """Variables of every site that is not a parameter; amplitudes and scatters of elements in dex."""
+    E, variables = len(data.elements), {}
+    for name, values in draws.items():
+        shape = values.shape[len(lead) :]
+        if name in data.model.Parameters._fields:
+            continue
+        if name in ("amplitude", "scatter") and shape == (E,):
+            variables[name] = ((*lead, "element"), values * data.scale, {"units": "dex"})
+        elif name == "correlation_cholesky" and shape == (E, E):
+            product = np.einsum("...ij,...kj->...ik", values, values)
+            variables["correlation"] = ((*lead, "element", "element_2"), product, {"units": ""})
+        elif name == "length_scale" and shape == (3,):
+            variables[name] = ((*lead, "input"), values, {"units": "units of the inputs"})
+        else:  # a site of a user's own
+            variables[name] = ((*lead, *(f"{name}_dim_{i}" for i in range(len(shape)))), values, {})
+    return variables
+
+
+def posterior_groups(found: Posterior, data: Data) -> dict[str, xr.Dataset]:
+    elements = list(data.elements)
+    coords = {"element": elements, "element_2": elements, "input": ["sqrt_J_R", "L_z", "sqrt_J_z"]}
+    names = data.model.Parameters._fields
+
+    def group(draws: Mapping[str, np.ndarray], lead: tuple[str, ...]) -> xr.Dataset:
+        theta = np.stack([draws[name] for name in names], -1)
+        variables = quantities(theta, lead, data.model) | _hyperparameters(draws, data, lead)
+        dims = {dim for dims, *_ in variables.values() for dim in dims}
+        return xr.Dataset(variables, {name: values for name, values in coords.items() if name in dims})
+
+    groups = {
+        "posterior": group(found.draws, ("chain", "draw")),
+        "sample_stats": xr.Dataset({name: (("chain", "draw"), values) for name, values in found.statistics.items()}),
+        "mode": group(found.mode, ()),
+    }
+    if found.report is not None:
+        report = found.report
+        rms = float(np.sqrt(np.mean(report.posterior**2)))
+        groups["surface"] = xr.Dataset(
+            {
+                "held_out_radius": ("held_out", report.radius, {"units": "posterior sigma"}),
+                "held_out_error": ("held_out", report.held_out, {"units": "ln L"}),
+                "posterior_error": ("checked_draw", report.posterior, {"units": "ln L"}),
+            },
+            attrs={
+                # degree, size, farthest, attempts, khat, shift, basis_...
+                **{name: value for name, value in report._asdict().items() if np.ndim(value) == 0},
+                "posterior_rms": rms,
+                "posterior_worst": float(np.abs(report.posterior).max()),
+            },
+        )
+    return groups
+
+
+def convergence(posterior: xr.Dataset, statistics: xr.Dataset) -> dict[str, Any]:
+    """The worst R-hat and effective sample sizes, over everything and over the parameters, and divergences."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # what does not vary (the diagonal of a correlation) has none: NaN
+        worst = {
+            "max_r_hat": (az.rhat(posterior), np.nanmax),
+            "min_ess_bulk": (az.ess(posterior, method="bulk"), np.nanmin),
+            "min_ess_tail": (az.ess(posterior, method="tail"), np.nanmin),
+        }
+        varies = {name: np.asarray(v.std(("chain", "draw")) > 1e-12) for name, v in posterior.data_vars.items()}
+        values = {
+            key: float(pick(np.concatenate([np.ravel(np.where(varies[n], table[n], np.nan)) for n in varies])))
+            for key, (table, pick) in worst.items()
+        }
+    divergences = int(statistics["diverging"].sum())
+    good = values["max_r_hat"] <= GOOD_R_HAT and values["min_ess_bulk"] >= GOOD_ESS and not divergences
+    return values | {"divergences": divergences, "converged": int(good)}
+
+
+def _truth(stars: Stars, model: MassModel) -> dict[str, float]:
+    """Parameters of a synthetic catalogue's mass model, and what derives from them; empty for real stars."""
+    given = dict(stars.provenance.truth)
+    truth = {p.name: float(given[p.name]) for p in model.parameters if p.name in given}
+    if len(truth) < len(model.parameters):
+        return truth
+    values = np.array([truth[p.name] for p in model.parameters])
+    return truth | {name: float(value) for name, value in derived_of(values, model).items()}
+
+
+def as_tree(
+    kind: str,
+    groups: Mapping[str, xr.Dataset],
+    stars: Stars,
+    elements: Sequence[str],
+    seed: int,
+    settings: Mapping[str, Any],
+    model: MassModel,
+    name: str,
+) -> xr.DataTree:
+    provenance = stars.provenance
+    attributes = {
+        "otibayes_kind": kind,
+        "otibayes_schema": SCHEMA,
+        "identity": name,
+        "elements": ",".join(elements),
+        "stars": len(stars),
+        "seed": seed,
+        "settings": json.dumps(dict(settings)),
+        "versions": json.dumps({name: importlib.metadata.version(name) for name in _PACKAGES}),
+        "catalogue": provenance.source,
+        "catalogue_sha256": provenance.sha256,
+        "dropped": json.dumps(dict(provenance.dropped)),
+        "provenance": json.dumps(asdict(provenance)),
+        "truth": json.dumps(_truth(stars, model)),
+        "parameters": ",".join(p.name for p in model.parameters),
+    }
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **groups})
