@@ -1,7 +1,7 @@
 """Section 4 of Price-Whelan et al. 2021 again: how far is the Staeckel fudge from O2GF, over m_disk 0.5 to 1.5?
 
 python examples/fudge_accuracy.py --reference ../shared/data/reference_actions.ecsv     (seconds)
-python examples/fudge_accuracy.py --stars 20                                            (a fresh set; seconds a star)
+python examples/fudge_accuracy.py --stars 20 --write FILE.ecsv                          (a fresh set; seconds a star)
 
 Prints the paper's claims beside the measured shares, the percentiles for every choice of Delta with its cost, and draws
 docs/figures/fudge_accuracy.png.
@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, vstack
 
 from otibayes.constants import R0
 from otibayes.dynamics import PhaseSpace, action_angle, focal_length
@@ -41,6 +41,19 @@ def fresh(stars, seed):
         ok = aa.status == 0
         sets[m_disk] = PhaseSpace(*(x[ok] for x in w)), *(getattr(aa, name)[ok] for name in NAMES)
     return sets
+
+
+def write(sets, path):
+    """A fresh set as a table that `read` reads."""
+    tables = []
+    for m_disk, (w, *truth) in sets.items():
+        columns = dict(zip((*w._fields, *(f"{name}_o2gf" for name in NAMES)), (*w, *truth), strict=True))
+        tables.append(Table({"m_disk": np.full(w.R.size, m_disk), **columns, "o2gf_ok": np.ones(w.R.size, bool)}))
+    table = vstack(tables)
+    table.meta["comment"] = "Disk stars; actions [kpc km/s] and theta_z [rad] by gala's O2GF. Made by fudge_accuracy.py"
+    for name in table.colnames[1:-1]:
+        table[name].info.format = ".9g"
+    table.write(path)
 
 
 def read(path):
@@ -77,9 +90,13 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="a table of O2GF actions; without it a fresh set is made")
     parser.add_argument("--stars", type=int, default=20, help="stars in a fresh set")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", type=Path, help="keep the fresh set in this table")
     parser.add_argument("--figure", type=Path, default=FIGURE)
     options = parser.parse_args()
     sets = read(options.reference) if options.reference else fresh(options.stars, options.seed)
+
+    if options.write:
+        write(sets, options.write)
 
     found = {kind: {} for kind in DELTAS}
     for m_disk, (w, *truth) in sets.items():

@@ -22,7 +22,7 @@ _HOMES = {
     ),
     **dict.fromkeys(["fit_classical", "sample"], "inference"),
     **dict.fromkeys(["load", "save"], "results"),
-    "plot_comparison": "plot",
+    **dict.fromkeys(["plot_comparison", "plot_selection"], "plot"),
 }
 
 __all__ = ["compare", *_HOMES]

@@ -314,16 +314,20 @@ def make_mock(
 @click.option("--cut", "cuts", multiple=True, metavar="CUT.ARG=VALUE", help="Change a cut (snr.min=50), or CUT=off.")
 @click.option("--gaia", type=click.Path(path_type=Path), metavar="FILE", help="Table whose astrometry is used instead.")
 @click.option("--on", default="source_id", show_default=True, metavar="OURS[=THEIRS]", help="Column to join --gaia on.")
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Chemical plane, x-y and z-vz to draw.")
 @_file_option("Star table to write: .fits, .ecsv, .csv or .parquet.")
 def make_selection(
-    catalogue: Path, recipe: str, cuts: tuple[str, ...], gaia: Path | None, on: str, output: Path
+    catalogue: Path, recipe: str, cuts: tuple[str, ...], gaia: Path | None, on: str, figure: Path | None, output: Path
 ) -> None:
     """From a survey's catalogue to a star table, with the cut flow printed.
 
     Example: otibayes select allStar-dr17.fits --recipe pw21-low-alpha --output stars.fits
     """
     _check_table_output(output)
-    from .stars import parse_override, select, write_table
+    if figure is not None:
+        _check_output(figure)
+    from .stars import parse_override, read_stars, select, write_table
+    from .stars.selection import recipe as recipe_called
 
     table, flow = select(catalogue, recipe, parse_override(cuts), gaia=gaia, on=on)
     click.echo(str(flow))
@@ -331,6 +335,11 @@ def make_selection(
         raise InputError(f"{catalogue}: no star passes recipe {recipe}; see the cut flow and relax a cut with --cut")
     write_table(table, output)
     click.echo(f"written: {output} ({len(table)} stars)")
+    if figure is not None:
+        from .plot import plot_selection
+
+        plot_selection(read_stars(output), recipe_called(recipe, parse_override(cuts))[1]).savefig(figure, dpi=150)
+        click.echo(f"written: {figure}")
 
 
 @main.command()

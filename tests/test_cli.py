@@ -259,7 +259,9 @@ def test_mock_select_and_actions(tmp_path):
     given = ["--stars", 40, "--seed", 3, "--truth", "m_disk=1.2,z_sun=10", "--elements", "FE_H", "--gaia-errors"]
     assert "40 stars" in succeed("mock", *given, "--output", stars)
     assert dict(oti.read_stars(stars).provenance.truth)["m_disk"] == 1.2
-    assert "all rows" in succeed("select", stars, "--recipe", "nearby", "--output", chosen)
+    figure = tmp_path / "selection.png"
+    assert "all rows" in succeed("select", stars, "--recipe", "nearby", "--output", chosen, "--figure", figure)
+    assert figure.read_bytes().startswith(b"\x89PNG")
     assert 0 < len(read_table(chosen)) <= 40
     assert "written" in succeed("actions", stars, "--m-disk", "1.2", "--delta", "local", "--output", actions)
     table, theta = Table.read(actions), oti.Parameters(m_disk=1.2)

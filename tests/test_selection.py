@@ -8,6 +8,7 @@ import pytest
 from astropy.table import Table
 
 from otibayes.errors import InputError
+from otibayes.plot import plot_selection
 from otibayes.stars import parse_override, read_stars, recipes, select, write_table
 from otibayes.stars.cuts import bits_unset, highest, in_polygon, red_clump
 from otibayes.stars.selection import recipe
@@ -214,6 +215,23 @@ def test_galah_abundances_with_a_flag_are_missing(tmp_path):
     chosen, _ = select(tmp_path / "galah.fits", "galah-dr4-low-alpha")
     assert len(chosen) == n and set(chosen.colnames) >= {"FE_H", "FE_H_ERR", "MG_FE", "MG_FE_ERR"}
     np.testing.assert_array_equal(np.isnan(chosen["MG_FE"]), np.arange(n) % 2 == 1)
+
+
+def test_figure_of_a_selection(path, tmp_path):
+    chosen, _ = select(path, "pw21-low-alpha", {"one-per-star": "off"})
+    write_table(chosen, tmp_path / "stars.fits")
+    stars, cuts = read_stars(tmp_path / "stars.fits"), recipe("pw21-low-alpha")[1]
+    chemistry, plane, vertical = plot_selection(stars, cuts).axes[:3]
+    assert chemistry.get_xlabel() == r"$[\mathrm{M}/\mathrm{H}]$ [dex]" and r"\alpha" in chemistry.get_ylabel()
+    corners = chemistry.patches[0].get_xy()[:-1]
+    np.testing.assert_array_equal(corners, cuts["low-alpha"]["vertices"])
+    counted = chemistry.collections[0].get_array().sum()
+    assert 0.9 * len(stars) < counted <= len(stars)
+    assert plane.get_aspect() == 1 and "v_z" in vertical.get_ylabel()
+    bare = plot_selection(dataclasses.replace(stars, abundances={}, errors={}))
+    assert "no FE_H and MG_FE" in bare.axes[0].texts[0].get_text()
+    with pytest.raises(InputError, match="there are none"):
+        plot_selection(stars[:0])
 
 
 def test_fits_columns_are_read_alone_and_in_parts(survey, path, monkeypatch):

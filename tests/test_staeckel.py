@@ -238,10 +238,12 @@ def assert_same(found, expected, rtol=1e-6, atol=1e-9):
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
 
 
-def test_theta_gradient_of_actions():  # in reverse mode: test_edges.py
-    expected = difference(J_of, 1, THETA_STEPS)
-    assert_same(dJ_of(STARS, THETAS), expected)
-    assert np.all(np.abs(expected[:, 0]) > 1e-4)  # J_R depends on all four
+@pytest.mark.parametrize("argument", [0, 1], ids=["phase space", "theta"])
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_gradients_of_actions(argument, mode):
+    expected = difference(J_of, argument, (STAR_STEPS, THETA_STEPS)[argument])
+    assert_same(each(mode(J, argument))(STARS, THETAS), expected)
+    assert np.all(np.abs(expected[:, 0]) > 1e-4)  # J_R depends on all of them
 
 
 def test_second_derivatives_of_actions():
