@@ -55,6 +55,7 @@ def medians(tasks, repeats):
         run()
     for _ in range(repeats):
         for name, run in tasks.items():
+            time.sleep(0.3)  # OpenMP's threads go on spinning for a while after their work
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
