@@ -237,7 +237,9 @@ from otibayes.generative import sample_parameters
 def model(likelihood):
     theta = sample_parameters(likelihood.data.model)
     slope = numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
-    numpyro.factor("abundances", -0.5 * jnp.sum(slope**2))
+    lengths, amplitude = jnp.full(3, 3.0), jnp.full(len(likelihood.elements), 0.5)
+    scatter = jnp.diag(jnp.exp(0.1 * slope))
+    numpyro.factor("abundances", likelihood(theta, "matern52", lengths, amplitude, scatter))
 """
     path = write_model(tmp_path, "mine", text)
     tree = oti.sample(stars, model=path, **SHORT)
