@@ -329,7 +329,8 @@ def make_selection(
     from .stars import parse_override, read_stars, select, write_table
     from .stars.selection import recipe as recipe_called
 
-    table, flow = select(catalogue, recipe, parse_override(cuts), gaia=gaia, on=on)
+    override = parse_override(cuts)
+    table, flow = select(catalogue, recipe, override, gaia=gaia, on=on)
     click.echo(str(flow))
     if len(table) == 0:
         raise InputError(f"{catalogue}: no star passes recipe {recipe}; see the cut flow and relax a cut with --cut")
@@ -338,7 +339,7 @@ def make_selection(
     if figure is not None:
         from .plot import plot_selection
 
-        plot_selection(read_stars(output), recipe_called(recipe, parse_override(cuts))[1]).savefig(figure, dpi=150)
+        plot_selection(read_stars(output), recipe_called(recipe, override)[1]).savefig(figure, dpi=150)
         click.echo(f"written: {figure}")
 
 

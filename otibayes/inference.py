@@ -19,7 +19,7 @@ from .classical.bootstrap import fit
 from .classical.objective import Settings
 from .dynamics import METHODS, MILKY_WAY, MassModel, Status, action_angle, focal_length, phase_space
 from .errors import InputError
-from .generative import LIKELIHOODS, Likelihood, NutsSettings, prepare, sample_posterior
+from .generative import LIKELIHOODS, Likelihood, NutsSettings, check_surface, prepare, sample_posterior
 from .parallel import Map, serial
 from .schema import as_tree, classical_groups, constant_data, convergence, posterior_groups
 from .stars import Stars
@@ -112,11 +112,7 @@ def sample_settings(
     """
     if likelihood not in LIKELIHOODS:
         raise InputError(f"unknown likelihood {likelihood!r}; choose one of {', '.join(LIKELIHOODS)}")
-    if surface and likelihood == "dense":
-        raise InputError(
-            "the response surface carries the 'hilbert' statistic; with likelihood 'dense' give surface=False"
-            " (--no-surface)"
-        )
+    check_surface(likelihood, surface)
     least = {"chains": 1, "warmup": 1, "draws": 4, "basis_size": 1}
     given = {"chains": chains, "warmup": warmup, "draws": draws, "basis_size": basis_size}
     for name, value in given.items():

@@ -75,7 +75,8 @@ class _Orbit(NamedTuple):
     u_peri: Any
     u_apo: Any
     y_max: Any
-    slope: Any  # -d p_v^2 / dy at the plane
+    bend_u: Any  # how nodes crowd
+    bend_v: Any
 
 
 def _derivatives(f: Function, order: int, x: Any) -> list[Any]:
@@ -184,10 +185,31 @@ def _orbit(star: _Star, potential: Potential) -> _Orbit:
     h2 = f2 + 4 * tanh_u * f1 + (6 * tanh_u**2 - 2 * tanh_u - 2) * p2_u
     root = jnp.sqrt(jnp.maximum(h1**2 - 2 * p2_u * h2, 0.0))
     guesses = 2 * p2_u * jnp.stack([1 / (root - h1), -1 / (root + h1)])
+    u0 = jnp.log(star.exp_u)
     outside = jnp.stack([star.exp_u * (1 - 1e-9) - 1, 0.5 * star.exp_u * star.D / FAR - 1])
     u_peri, u_apo = -jnp.log1p(_root(flat_u, guesses, outside))
     y_max = _root(momentum_y, 2 * p2_t / (jnp.sqrt(jnp.maximum(g1**2 - 2 * p2_t * g2, 0.0)) - g1), (1 - 1e-12) - y)
-    return _Orbit(star, momentum_u, momentum_y, u_peri, u_apo, y_max, slope)
+    bend_v = _bend_v(slope * (y + y_max) / momentum_y(-y))
+    return _Orbit(star, momentum_u, momentum_y, u_peri, u_apo, y_max, _bend_u(u0 + u_peri, u0 + u_apo), bend_v)
+
+
+def _bend_u(u_peri: Any, u_apo: Any) -> Any:
+    """lambda of the map tan(phi / 2) = lambda tan(chi / 2), which crowds nodes towards the pericentre, of u itself.
+
+    The barrier's pole at u = 0 alone would ask for the power 1 / 4; a softer one serves, and nearer to the centre than
+    3e-3 the bulge and the nucleus have poles of their own.
+    """
+    return jax.lax.stop_gradient(jnp.maximum(u_peri / u_apo, 3e-3) ** 0.15)
+
+
+def _bend_v(ratio: Any) -> Any:
+    """kappa of the map tan psi = kappa tan chi, which crowds nodes towards the plane where the disk is thin.
+
+    For a force law like that of Phi = sqrt(z^2 + b^2), whose b / z_max follows from p_v^2's curvature at the plane,
+    chi's strip of analyticity is widest for kappa^2 = 1 / (2 ratio - 1); a softer power serves the Milky Way's better
+    (measured, docs/actions.md). It is 1, no crowding, for a harmonic oscillation.
+    """
+    return jax.lax.stop_gradient((2 * jnp.clip(ratio, 1.0, 1e4) - 1) ** -0.4)
 
 
 def _sinh_u_sin_v(R: Any, z: Any, D: Any) -> tuple[Any, Any]:
@@ -206,19 +228,9 @@ class _Nodes(NamedTuple):
     weight: Any  # of 1 / p
 
 
-def _concentration_u(orbit: _Orbit) -> Any:
-    """lambda of the map tan(phi / 2) = lambda tan(chi / 2), which crowds nodes towards the pericentre.
-
-    The barrier's pole at u = 0 alone would ask for the power 1 / 4; a softer one serves, and nearer to the centre than
-    3e-3 the bulge and the nucleus have poles of their own.
-    """
-    u0 = jnp.log(orbit.star.exp_u)
-    return jax.lax.stop_gradient(jnp.maximum((u0 + orbit.u_peri) / (u0 + orbit.u_apo), 3e-3) ** 0.15)
-
-
-def _nodes_u(orbit: _Orbit, lam: Any, n: int) -> _Nodes:
+def _nodes_u(orbit: _Orbit, n: int) -> _Nodes:
     """u = middle - half cos(phi), phi from 0 at pericentre to pi at apocentre."""
-    middle, half = 0.5 * (orbit.u_peri + orbit.u_apo), 0.5 * (orbit.u_apo - orbit.u_peri)
+    middle, half, lam = 0.5 * (orbit.u_peri + orbit.u_apo), 0.5 * (orbit.u_apo - orbit.u_peri), orbit.bend_u
 
     def node(chi: Any) -> _Nodes:
         cosine, sine = jnp.cos(0.5 * chi), lam * jnp.sin(0.5 * chi)
@@ -231,25 +243,14 @@ def _nodes_u(orbit: _Orbit, lam: Any, n: int) -> _Nodes:
     return jax.lax.map(node, jnp.asarray((np.arange(n) + 0.5) * np.pi / n))
 
 
-def _concentration_v(orbit: _Orbit) -> Any:
-    """kappa of the map tan psi = kappa tan chi, which crowds nodes towards the plane where the disk is thin.
-
-    For a force law like that of Phi = sqrt(z^2 + b^2), whose b / z_max follows from p_v^2's curvature at the plane,
-    chi's strip of analyticity is widest for kappa^2 = 1 / ratio below; a softer power serves the Milky Way's better
-    (measured, docs/actions.md). It is 1, no crowding, for a harmonic oscillation.
-    """
-    ratio = orbit.slope * (orbit.star.y + orbit.y_max) / orbit.momentum_y(-orbit.star.y)
-    return jax.lax.stop_gradient((2 * jnp.clip(ratio, 1.0, 1e4) - 1) ** -0.4)
-
-
 def _tan_half(y: Any) -> Any:
     """tan(latitude / 2), latitude = pi / 2 - v: like cos v in a thin disk, but smooth up to a polar orbit's turn."""
     return jnp.sqrt(y) / (1 + jnp.sqrt(1 - y))
 
 
-def _nodes_v(orbit: _Orbit, kappa: Any, n: int) -> _Nodes:
+def _nodes_v(orbit: _Orbit, n: int) -> _Nodes:
     """tan(latitude / 2) = its maximum * sin(psi), psi from 0 at the plane to pi / 2: a quarter of the oscillation."""
-    most = _tan_half(orbit.star.y + orbit.y_max)
+    most, kappa = _tan_half(orbit.star.y + orbit.y_max), orbit.bend_v
 
     def node(chi: Any) -> _Nodes:
         cosine, sine = jnp.cos(chi), kappa * jnp.sin(chi)
@@ -264,7 +265,7 @@ def _nodes_v(orbit: _Orbit, kappa: Any, n: int) -> _Nodes:
 
 
 def _nodes(orbit: _Orbit, nodes: tuple[int, int]) -> tuple[_Nodes, _Nodes]:
-    return _nodes_u(orbit, _concentration_u(orbit), nodes[0]), _nodes_v(orbit, _concentration_v(orbit), nodes[1])
+    return _nodes_u(orbit, nodes[0]), _nodes_v(orbit, nodes[1])
 
 
 def actions(
@@ -330,11 +331,11 @@ def actions_angles(
 
     # The star's own phases; the ratio p^2 / (product of distances to the turning points) is smooth through them.
     g_u = (star.p_u**2 + _FLOOR) / (-orbit.u_peri * orbit.u_apo)
-    lam, half = _concentration_u(orbit), 0.5 * (orbit.u_apo - orbit.u_peri)
+    lam, half = orbit.bend_u, 0.5 * (orbit.u_apo - orbit.u_peri)
     away, towards = half + 0.5 * (orbit.u_peri + orbit.u_apo), half - 0.5 * (orbit.u_peri + orbit.u_apo)
     phi = jnp.arctan2(2 * lam * star.p_u / jnp.sqrt(g_u), lam**2 * away - towards)
     g_v = (star.p_t**2 + _FLOOR) / orbit.y_max
-    kappa, side = _concentration_v(orbit), jnp.where(w.z < 0, -1.0, 1.0)
+    kappa, side = orbit.bend_v, jnp.where(w.z < 0, -1.0, 1.0)
     s_star, s_max = jnp.sqrt(1 - star.y), jnp.sqrt(1 - star.y - orbit.y_max)
     slant = jnp.sqrt(2 / ((s_star + s_max) * (1 + s_star) * (1 + s_max)))
     still = jnp.where((star.t == 0) & (star.p_t == 0), _FLOOR**0.5, 0.0)  # planar: no vertical phase; 0 then

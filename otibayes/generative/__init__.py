@@ -4,7 +4,7 @@ from .data import Data, prepare
 from .likelihood import LIKELIHOODS, Likelihood
 from .nuts import Settings as NutsSettings
 from .priors import sample_parameters
-from .sample import Posterior, sample_posterior
+from .sample import Posterior, check_surface, sample_posterior
 
 __all__ = [
     "LIKELIHOODS",
@@ -12,6 +12,7 @@ __all__ = [
     "Likelihood",
     "NutsSettings",
     "Posterior",
+    "check_surface",
     "prepare",
     "sample_parameters",
     "sample_posterior",

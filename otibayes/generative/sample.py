@@ -22,7 +22,7 @@ from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, reg
 from .likelihood import Likelihood, variance_ratio
 from .nuts import Settings, sample_nuts
 
-__all__ = ["Posterior", "sample_posterior"]
+__all__ = ["Posterior", "check_surface", "sample_posterior"]
 
 _SIGMAS = 6.0  # radius of the surface's region
 _DEGREES = (4, 5, 6)
@@ -142,6 +142,15 @@ def _covariance(gradient: Callable[[Any], Any], mode: np.ndarray) -> np.ndarray:
     return (vectors / np.maximum(values, 0.25)) @ vectors.T
 
 
+def check_surface(kind: str, surface: bool) -> None:
+    """Raises `InputError` for a surface of another likelihood than "hilbert"."""
+    if surface and kind != "hilbert":
+        raise InputError(
+            f"the response surface carries the 'hilbert' statistic; with likelihood {kind!r} give surface=False"
+            " (--no-surface)"
+        )
+
+
 def sample_posterior(
     data: Data,
     model: Model,
@@ -156,8 +165,7 @@ def sample_posterior(
     region that a short pilot run places, and that is placed anew, by the draws, should any leave it. The pilot also
     tells which length scales and amplitudes the basis must serve; before, the prior does.
     """
-    if surface and kind != "hilbert":
-        raise InputError("the response surface carries the 'hilbert' statistic; use likelihood 'hilbert' or no surface")
+    check_surface(kind, surface)
     if kind == "hilbert":
         keys = jax.random.split(jax.random.key(settings.seed), _PRIOR_DRAWS)
         calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), data, keys)
@@ -218,21 +226,13 @@ def _on_surface(
     exact, finer, approximate = exactly(data), exactly(data.finer(calls, thetas)), approximately(data)
     on_surface = jax.jit(approximate)
     for attempt in range(1, _ATTEMPTS + 1):
-        every = flat.reshape(-1, centre.size)
         centre, covariance = every.mean(0), np.cov(every.T)
         expanded, held_out = expanded_about(exact, every, _DEGREES)
         lean = expanded.lean()
         flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings)
-        about = report(
-            exact,
-            finer,
-            partial(on_surface, expanded=lean),
-            expanded,
-            held_out,
-            attempt,
-            flat.reshape(-1, centre.size),
-            settings.seed,
-        )
+        every = flat.reshape(-1, centre.size)
+        read = partial(on_surface, expanded=lean)
+        about = report(exact, finer, read, expanded, held_out, attempt, every, settings.seed)
         if about.trusted:
             return flat, statistics, about
     raise InputError(
