@@ -1,0 +1,14 @@
+"""The command line, thin over the Python interface. Heavy imports are inside the commands, so that help is quick."""
+
+from .actions import actions
+from .classical import classical
+from .comparison import demo, make_comparison
+from .group import main
+from .sample import sample
+from .stars import make_mock, make_selection
+
+__all__ = ["main"]
+
+# in the order of the work, not of the alphabet
+for command in (demo, make_mock, make_selection, actions, classical, sample, make_comparison):
+    main.add_command(command)

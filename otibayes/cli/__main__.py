@@ -1,0 +1,5 @@
+"""python -m otibayes.cli"""
+
+from . import main
+
+main()

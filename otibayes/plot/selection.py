@@ -1,0 +1,56 @@
+"""What to look at in a selection of stars."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..constants import R0
+from ..dynamics import phase_space
+from ..errors import InputError
+from ..parameters import Parameters
+from ..stars import Stars
+from .figure import TRUTH, bracketed, new_figure
+
+__all__ = ["plot_selection"]
+
+
+def plot_selection(stars: Stars, cuts: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
+    """What to look at in a selection (PW21, Fig. 1): its chemical plane with the polygons of a recipe's `cuts`, the
+    Galactic plane seen from above, and (z, v_z), in the frame of the fiducial mass model.
+
+    The chemical plane is that of the first polygon, or of FE_H and MG_FE. Raises `InputError` where there is no star.
+    """
+    if len(stars) == 0:
+        raise InputError("a figure needs stars; there are none")
+    polygons = [cut for cut in (cuts or {}).values() if cut["kind"] == "in_polygon"]
+    x, y = (polygons[0][axis].upper() for axis in "xy") if polygons else ("FE_H", "MG_FE")
+    w = phase_space(stars, Parameters())
+    figure = new_figure(11.5, 3.7)
+    chemistry, plane, vertical = figure.subplots(1, 3)
+    if {x, y} <= stars.abundances.keys():
+        _counts(figure, chemistry, stars.abundances[x], stars.abundances[y])
+        for polygon in polygons:
+            corners = np.array(polygon["vertices"])
+            chemistry.fill(*corners.T, fill=False, ec=TRUTH, lw=1.5)
+    else:
+        chemistry.text(0.5, 0.5, f"no {x} and {y}\nin this table", ha="center", transform=chemistry.transAxes)
+    chemistry.set(xlabel=f"{bracketed(x)} [dex]", ylabel=f"{bracketed(y)} [dex]")
+    _counts(figure, plane, -w.R * np.cos(w.phi), w.R * np.sin(w.phi))
+    plane.plot(-R0, 0, "*", ms=12, color=TRUTH, mec="white")  # the Sun
+    plane.set(xlabel="x [kpc]", ylabel="y [kpc]", aspect="equal")
+    _counts(figure, vertical, w.z, w.vz)
+    vertical.set(xlabel="z [kpc]", ylabel=r"$v_z$ [km/s]")
+    return figure
+
+
+def _counts(figure: Figure, ax: Axes, x: Any, y: Any) -> None:
+    """Stars in hexagons, but for the outermost 1 in 1000 of either coordinate."""
+    x, y = np.asarray(x), np.asarray(y)
+    (left, right), (low, high) = (np.nanquantile(values, [0.0005, 0.9995]) for values in (x, y))
+    shown = (x >= left) & (x <= right) & (y >= low) & (y <= high)
+    hexagons = ax.hexbin(x[shown], y[shown], gridsize=60, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
+    figure.colorbar(hexagons, ax=ax, label="stars", shrink=0.85)
+    ax.tick_params(direction="in", top=True, right=True)
