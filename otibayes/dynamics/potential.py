@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import constants as const
 from ..parameters import TABLE, Parameter, parameters_type
+from .logarithm import log1p
 
 __all__ = [
     "MILKY_WAY",
@@ -44,7 +45,7 @@ def hernquist(R: Any, z: Any, mass: Any, c: Any) -> Any:
 def nfw(R: Any, z: Any, mass: Any, r_s: Any) -> Any:
     """Potential [(km/s)^2] of a Navarro, Frenk & White (1996) halo of scale mass [Msun] and radius r_s [kpc]."""
     r = jnp.sqrt(R**2 + z**2)
-    return -const.G * mass * jnp.log1p(r / r_s) / r
+    return -const.G * mass * log1p(r / r_s) / r
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .frame import PhaseSpace
+from .logarithm import log1p
 
 __all__ = ["FAR", "NODES_U", "NODES_V", "actions", "actions_angles"]
 
@@ -185,9 +186,10 @@ def _orbit(star: _Star, potential: Potential) -> _Orbit:
     h2 = f2 + 4 * tanh_u * f1 + (6 * tanh_u**2 - 2 * tanh_u - 2) * p2_u
     root = jnp.sqrt(jnp.maximum(h1**2 - 2 * p2_u * h2, 0.0))
     guesses = 2 * p2_u * jnp.stack([1 / (root - h1), -1 / (root + h1)])
-    u0 = jnp.log(star.exp_u)
+    u0 = log1p(star.exp_u - 1)
     outside = jnp.stack([star.exp_u * (1 - 1e-9) - 1, 0.5 * star.exp_u * star.D / FAR - 1])
-    u_peri, u_apo = -jnp.log1p(_root(flat_u, guesses, outside))
+    # in turn: arrays of two for each star, stars vmapped, do not vectorise
+    u_peri, u_apo = -log1p(jax.lax.map(lambda bracket: _root(flat_u, *bracket), (guesses, outside)))
     y_max = _root(momentum_y, 2 * p2_t / (jnp.sqrt(jnp.maximum(g1**2 - 2 * p2_t * g2, 0.0)) - g1), (1 - 1e-12) - y)
     bend_v = _bend_v(slope * (y + y_max) / momentum_y(-y))
     return _Orbit(star, momentum_u, momentum_y, u_peri, u_apo, y_max, _bend_u(u0 + u_peri, u0 + u_apo), bend_v)
@@ -199,7 +201,8 @@ def _bend_u(u_peri: Any, u_apo: Any) -> Any:
     The barrier's pole at u = 0 alone would ask for the power 1 / 4; a softer one serves, and nearer to the centre than
     3e-3 the bulge and the nucleus have poles of their own.
     """
-    return jax.lax.stop_gradient(jnp.maximum(u_peri / u_apo, 3e-3) ** 0.15)
+    eighth = jnp.sqrt(jnp.sqrt(jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(u_peri / u_apo), 3e-3))))
+    return eighth * jnp.sqrt(jnp.sqrt(eighth))
 
 
 def _bend_v(ratio: Any) -> Any:
@@ -209,7 +212,8 @@ def _bend_v(ratio: Any) -> Any:
     chi's strip of analyticity is widest for kappa^2 = 1 / (2 ratio - 1); a softer power serves the Milky Way's better
     (measured, docs/actions.md). It is 1, no crowding, for a harmonic oscillation.
     """
-    return jax.lax.stop_gradient((2 * jnp.clip(ratio, 1.0, 1e4) - 1) ** -0.4)
+    quarter = jnp.sqrt(jnp.sqrt(2 * jnp.clip(jax.lax.stop_gradient(ratio), 1.0, 1e4) - 1))
+    return 1 / (quarter * jnp.sqrt(quarter))
 
 
 def _sinh_u_sin_v(R: Any, z: Any, D: Any) -> tuple[Any, Any]:
