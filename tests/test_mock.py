@@ -41,6 +41,15 @@ def test_the_same_seed_gives_the_same_stars(table):
     assert not np.any(mock(30, 4, TRUTH, progress=False)["ra"] == table["ra"][:30])
 
 
+def test_processes_change_nothing_but_the_time(monkeypatch):
+    alone = mock(250, 7, TRUTH, progress=False, footprint="pencil-beams")
+    monkeypatch.setattr("otibayes.stars.mock._WORTH_PROCESSES", 0)
+    together = mock(250, 7, TRUTH, progress=False, footprint="pencil-beams", processes=2)
+    assert together.meta == alone.meta
+    for name in alone.colnames:
+        np.testing.assert_array_equal(together[name], alone[name])
+
+
 def test_the_truth_and_every_setting_are_in_the_metadata(table, stars):
     meta = json.loads(table.meta[META_KEY])
     assert meta["truth"] == TRUTH._asdict()
@@ -73,8 +82,8 @@ def test_energies_are_those_of_our_mass_model_and_conserved(table, stars):
     assert json.loads(table.meta[META_KEY])["settings"]["energy_drift"] < 1e-6
     w = phase_space(stars[:20], TRUTH)
     orbits = integrate(*(np.asarray(a) for a in (w.R, w.z, np.stack([w.vR, w.vT, w.vz]))), TRUTH, steps=100)
-    kinetic = 0.5 * (orbits.vR**2 + orbits.vT**2 + orbits.vz**2)
-    energy = kinetic + np.asarray(MILKY_WAY.potential(orbits.R, orbits.z, TRUTH))
+    x, y, z, *v = orbits.w
+    energy = 0.5 * np.sum(np.square(v), axis=0) + np.asarray(MILKY_WAY.potential(np.hypot(x, y), z, TRUTH))
     assert np.abs(energy / energy[0] - 1).max() < 1e-6
 
 

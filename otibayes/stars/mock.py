@@ -6,8 +6,14 @@ nor anybody's, has a part in the answer.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import count
+from multiprocessing import get_context
+from typing import Any, NamedTuple
 
 import astropy.coordinates as coord
 import astropy.units as u
@@ -28,32 +34,37 @@ __all__ = ["mock"]
 _SINCE = 250  # steps, that is, 500 Myr, since a stress was applied
 _EARLIEST = 500  # steps, that is, 1 Gyr: by then phases have forgotten that all orbits start in the plane
 FOOTPRINTS = ("all-sky", "pencil-beams", "magnitude-limit")
-_CHUNK = 1000  # orbits at once: 250 MB
-_TRIES = 32  # moments at which an orbit may be seen before another one is taken in its place
+_CHUNK = 200  # orbits at once: 24 MB, and little to lose at the end
+_WORTH_PROCESSES = 5000  # stars; fewer are made before others have started
+_TRIES = 64  # moments and azimuths at which an orbit may be in the footprint before another is taken in its place
+_STARTS = 30  # drawn for each orbit: of a survey of 100 pc one in 15 may come near
 
 
 _FIDUCIAL = Parameters()
 
 
-def _disk_orbits(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starting R, z [kpc] and v [km/s] of n disk stars of all ages, in an exponential disk of scale length 2.6 kpc."""
-    guiding = rng.gamma(2.0, 2.6, 20 * n)
-    guiding = guiding[(guiding > 4.5) & (guiding < 12.5)][:n]
-    age = rng.uniform(0.05, 1.0, n)  # in units of the oldest; dispersions grow as in Mackereth et al. 2019
+def _disk_orbits(rng: np.random.Generator, n: int, d_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starting R, z [kpc] and v [km/s] of n disk stars of all ages, in an exponential disk of scale length 2.6 kpc.
+
+    Those alone whose epicycle may bring them within d_max [kpc] of the Sun. Any choice among starts is a choice among
+    tori, which leaves the phases, drawn later, as they are.
+    """
+    guiding = rng.gamma(2.0, 2.6, _STARTS * n)
+    age = rng.uniform(0.05, 1.0, guiding.size)  # in units of the oldest; dispersions grow as in Mackereth et al. 2019
     fall = np.exp(-(guiding - const.R0) / 10.0)
     vR = rng.normal(0, 48.0 * age**0.33 * fall)
     vz = rng.normal(0, 34.0 * age**0.5 * fall)
-    return guiding, np.zeros(n), np.stack([vR, np.full(n, const.V_CIRC), vz])
+    epicycle = np.abs(vR) * guiding / (np.sqrt(2) * const.V_CIRC)
+    near = (guiding > 4.5) & (guiding < 12.5) & (np.abs(guiding - const.R0) < d_max + 1.5 * epicycle)
+    guiding, vR, vz = guiding[near][:n], vR[near][:n], vz[near][:n]
+    return guiding, np.zeros_like(guiding), np.stack([vR, np.full_like(vR, const.V_CIRC), vz])
 
 
 def _disturb(rng: np.random.Generator, orbits: Orbits, truth: Any, kick: float) -> Orbits:
     """The same stars 500 Myr after a vertical kick [km/s] at a random moment, in the mass model of `truth`."""
-    n = orbits.L_z.size
-    time = rng.integers(_EARLIEST, len(orbits.R), n)
-    R, z, vR, vT, vz = (getattr(orbits, name)[time, np.arange(n)] for name in ("R", "z", "vR", "vT", "vz"))
+    R, z, vR, vT, vz = orbits.at(rng.integers(_EARLIEST, orbits.w.shape[1], orbits.L_z.size))
     later = integrate(R, z, np.stack([vR, vT, vz + kick]), truth, _SINCE)
-    now = {name: getattr(later, name)[-1:] for name in ("R", "z", "vR", "vT", "vz")}
-    return orbits._replace(**now, energy_drift=max(orbits.energy_drift, later.energy_drift))
+    return orbits._replace(w=later.w[:, -1:], energy_drift=max(orbits.energy_drift, later.energy_drift))
 
 
 Footprint = Callable[[np.random.Generator, np.ndarray], np.ndarray]
@@ -64,13 +75,12 @@ def _pencil_beams(rng: np.random.Generator) -> Footprint:
     l = rng.uniform(0, 2 * np.pi, 300)  # noqa: E741 (Galactic longitude)
     sin_b = np.where(np.arange(300) < 200, np.sin(np.radians(rng.uniform(-16, 16, 300))), rng.uniform(-1, 1, 300))
     cos_b = np.sqrt(1 - sin_b**2)
-    fields = np.stack([cos_b * np.cos(l), cos_b * np.sin(l), sin_b])
+    return partial(_in_beams, np.stack([cos_b * np.cos(l), cos_b * np.sin(l), sin_b]))
 
-    def seen(_: np.random.Generator, position: np.ndarray) -> np.ndarray:
-        direction = position / np.linalg.norm(position, axis=0)
-        return np.array([(fields.T @ row).max(axis=0) for row in direction.swapaxes(0, 1)]) > np.cos(np.radians(1.5))
 
-    return seen
+def _in_beams(fields: np.ndarray, _: np.random.Generator, position: np.ndarray) -> np.ndarray:
+    direction = position / np.linalg.norm(position, axis=0)
+    return np.array([(fields.T @ row).max(axis=0) for row in direction.swapaxes(0, 1)]) > np.cos(np.radians(1.5))
 
 
 def _magnitude_limit(rng: np.random.Generator, position: np.ndarray) -> np.ndarray:
@@ -90,24 +100,66 @@ def _observe(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Galactocentric x, y, z [kpc], vx, vy, vz [km/s] (6, n) of the orbits seen near the Sun, and which (n,) those are.
 
-    Among random moments and azimuths the first within d_max of the Sun is taken, so that all phases of a torus are as
-    likely as the selection, a function of position alone, makes them.
+    Moments and azimuths are drawn evenly among all within d_max of the Sun, and the first in the footprint is taken:
+    all phases of a torus are as likely as the selection, a function of position alone, makes them.
     """
-    n = orbits.L_z.size
-    time = rng.integers(min(_EARLIEST, len(orbits.R) - 1), len(orbits.R), (_TRIES, n))
-    wedge = np.arcsin(min(d_max / const.R0, 1.0))
-    phi = rng.uniform(-wedge, wedge, (_TRIES, n))
-    R, z, vR, vT, vz = (getattr(orbits, name)[time, np.arange(n)] for name in ("R", "z", "vR", "vT", "vz"))
-    cosine, sine = np.cos(phi), np.sin(phi)
-    x, y = -R * cosine, R * sine
+    steps = orbits.w.shape[1]
+    earliest = min(_EARLIEST, steps - 1)
+    x, y, z = orbits.w[:3, earliest:]
     z_sun = truth.z_sun * const.PC
-    position = np.stack([x + np.sqrt(const.R0**2 - z_sun**2), y, z - z_sun])
-    seen = np.sum(position**2, axis=0) < d_max**2
-    if footprint is not None:
-        seen &= footprint(rng, position)
+    x_sun = np.sqrt(const.R0**2 - z_sun**2)
+    R = np.hypot(x, y)
+    # Half of the range of azimuth in which a star at this R and z is within d_max.
+    wedge = np.arccos(np.clip((R**2 + x_sun**2 + (z - z_sun) ** 2 - d_max**2) / (2 * R * x_sun), -1, 1))
+    until = np.cumsum(wedge, axis=0)
+    near = np.flatnonzero(until[-1])
+    chosen = rng.uniform(0, until[-1, near], (_TRIES if footprint else 1, near.size))
+    time = np.stack([np.searchsorted(until[:, i], column) for i, column in zip(near, chosen.T, strict=True)], axis=1)
+    phi = wedge[time, near] * rng.uniform(-1, 1, time.shape)
+    every = np.zeros((len(time), orbits.L_z.size), int)
+    every[:, near] = time + earliest
+    R, z, vR, vT, vz = (values[:, near] for values in orbits.at(every))
+    cosine, sine = np.cos(phi), np.sin(phi)
+    w = np.stack([-R * cosine, R * sine, z, -vR * cosine + vT * sine, vR * sine + vT * cosine, vz])
+    seen = footprint(rng, w[:3] + np.array([x_sun, 0, -z_sun])[:, None, None]) if footprint else np.ones(R.shape, bool)
     first, found = seen.argmax(axis=0), np.flatnonzero(seen.any(axis=0))
-    w = np.stack([x, y, z, -vR * cosine + vT * sine, vR * sine + vT * cosine, vz])
-    return w[:, first[found], found], found
+    return w[:, first[found], found], near[found]
+
+
+class _Survey(NamedTuple):
+    """What decides which stars are seen: all that a chunk of orbits needs to know, so that any process can make it."""
+
+    seed: int
+    orbits: int
+    truth: Any
+    past: Any
+    kick: float
+    d_max: float
+    footprint: Footprint | None
+
+    def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Phase space (6, n) and torus L_z, z_max, r_apo, r_peri (4, n) of the stars seen, and the energy drift."""
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(number,)))
+        orbits = integrate(*_disk_orbits(rng, self.orbits, self.d_max), self.past)
+        if self.kick or self.past is not self.truth:
+            orbits = _disturb(rng, orbits, self.truth, self.kick)
+        w, found = _observe(rng, orbits, self.truth, self.d_max, self.footprint)
+        torus = np.stack([orbits.L_z, orbits.z_max, orbits.r_apo, orbits.r_peri])
+        return w, torus[:, found], orbits.energy_drift
+
+
+def _in_order(function: Callable[[int], Any], processes: int) -> Generator[Any]:
+    """function(0), function(1), ... without end, computed a little ahead by as many processes."""
+    if processes == 1:
+        yield from map(function, count())
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        ahead = deque(pool.submit(function, number) for number in range(2 * processes))
+        try:
+            for number in count(2 * processes):
+                yield ahead.popleft().result()
+                ahead.append(pool.submit(function, number))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _sky(w: np.ndarray, truth: Any) -> dict[str, np.ndarray]:
@@ -147,6 +199,7 @@ def mock(
     abundance_selection: float = 0.0,
     kick: float = 0.0,
     growth: float = 0.0,
+    processes: int = 1,
     progress: bool = True,
 ) -> Table:
     """A synthetic catalogue of disk stars within `d_max` [kpc] of the Sun, in the mass model of `truth`.
@@ -156,45 +209,43 @@ def mock(
     star, L_z [kpc km/s], z_max, r_apo, r_peri [kpc], which no method may use. Errors of abundances, and with
     `gaia_errors` those of astrometry and radial velocity, differ from star to star and are added to the values;
     without, their columns are zero. `footprint` is "all-sky", "pencil-beams" or "magnitude-limit". The truth and every
-    setting are in the metadata; the same seed gives the same table.
+    setting are in the metadata; the same seed gives the same table, with however many `processes`. (With more than one,
+    a script must guard its start with `if __name__ == "__main__":`, as always in multiprocessing.)
 
     Stresses, all off by default, break an assumption each: `skew` (of the scatter), `conical` (labels linear in z_max),
     `abundance_selection` (log odds of being kept, per dex of the first element and kpc of |z|), `kick` [km/s] (given
     to every star's vz 500 Myr ago: a phase spiral), `growth` (fraction by which the disk's mass suddenly grew, 500 Myr
     ago). With the last two the torus is that before.
 
-    Raises `InputError` for an element without a label, an unknown footprint, no stars, d_max outside (0, 8] kpc, or a
+    Raises `InputError` for an element without a label, an unknown footprint, no stars, d_max outside 0.1 to 8 kpc, or a
     negative halo mass.
     """
     unknown = [element for element in elements if element not in LABELS]
     if unknown or not elements:
         wanted = unknown[0] if unknown else "(none given)"
         raise InputError(f"no label for element {wanted}; choose from {', '.join(LABELS)}")
-    if stars < 1 or not 0 < d_max <= 8:
-        raise InputError(f"stars={stars} and d_max={d_max:g} kpc: at least one star and 0 < d_max <= 8 kpc are needed")
+    if stars < 1 or not 0.1 <= d_max <= 8:
+        given = f"stars={stars} and d_max={d_max:g} kpc"
+        raise InputError(f"{given}: at least one star and 0.1 <= d_max <= 8 kpc are needed")
     if footprint not in FOOTPRINTS:
         raise InputError(f"no footprint {footprint}; choose from {', '.join(FOOTPRINTS)}")
     if not halo_mass(truth) > 0:
         raise InputError(f"m_disk={truth.m_disk:g}, h_z={truth.h_z:g}: leaves no mass for the halo; lower m_disk")
     rng = np.random.default_rng(seed)
-    beams = _footprint(footprint, rng)
     past = truth._replace(m_disk=truth.m_disk * (1 - growth)) if growth else truth
     # Where the selection depends on abundances, half of the stars are there to be lost.
     total = 2 * stars if abundance_selection else stars
+    survey = _Survey(seed, min(_CHUNK, total + 20), truth, past, kick, d_max, _footprint(footprint, rng))
     drift, done, seen, tori = 0.0, 0, [], []
-    with tqdm(total=total, desc="orbits", unit="star", disable=not progress) as bar:
+    chunks = _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1)
+    with tqdm(total=total, desc="orbits", unit="star", disable=not progress) as bar, closing(chunks):
         while done < total:
-            # A short first chunk would leave later ones to make up for orbits that never come near.
-            orbits = integrate(*_disk_orbits(rng, min(_CHUNK, total + 20)), past)
-            if kick or growth:
-                orbits = _disturb(rng, orbits, truth, kick)
-            w, found = _observe(rng, orbits, truth, d_max, beams)
-            w, found = w[:, : total - done], found[: total - done]
-            seen.append(w)
-            tori.append(np.stack([orbits.L_z, orbits.z_max, orbits.r_apo, orbits.r_peri])[:, found])
-            drift = max(drift, orbits.energy_drift)
-            done += found.size
-            bar.update(found.size)
+            w, torus, drift_here = next(chunks)
+            seen.append(w[:, : total - done])
+            tori.append(torus[:, : total - done])
+            drift = max(drift, drift_here)
+            done += seen[-1].shape[1]
+            bar.update(seen[-1].shape[1])
     w = np.concatenate(seen, axis=1)
     torus = dict(zip(("L_z", "z_max", "r_apo", "r_peri"), np.concatenate(tori, axis=1), strict=True))
     chosen = [LABELS[element] for element in elements]
