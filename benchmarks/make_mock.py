@@ -1,6 +1,6 @@
 """Time the synthetic catalogue of the size of Price-Whelan et al. 2021: 56,324 stars, eight elements.
 
-    python benchmarks/make_mock.py [--stars 56324] [--processes 2]
+python benchmarks/make_mock.py [--stars 56324] [--processes 2]
 """
 
 import argparse

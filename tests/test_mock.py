@@ -1,6 +1,7 @@
 """Synthetic stars: the torus invariants are invariant, the frame is right, the truth is in the metadata."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_the_same_seed_gives_the_same_stars(table):
 
 def test_processes_change_nothing_but_the_time(monkeypatch):
     alone = mock(250, 7, TRUTH, progress=False, footprint="pencil-beams")
-    monkeypatch.setattr("otibayes.stars.mock._WORTH_PROCESSES", 0)
+    monkeypatch.setattr(sys.modules[mock.__module__], "_WORTH_PROCESSES", 0)
     together = mock(250, 7, TRUTH, progress=False, footprint="pencil-beams", processes=2)
     assert together.meta == alone.meta
     for name in alone.colnames:
