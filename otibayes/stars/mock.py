@@ -7,15 +7,14 @@ nor anybody's, has a part in the answer.
 
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from functools import partial
+from importlib.metadata import version
 from itertools import count
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
-import astropy.coordinates as coord
 import astropy.units as u
 import numpy as np
 from astropy.table import Table
@@ -25,22 +24,23 @@ from .. import constants as const
 from ..dynamics.potential import halo_mass
 from ..errors import InputError
 from ..parameters import Parameters
-from .labels import LABELS, mean_labels, scatter
+from .labels import LABELS, Label, mean_labels, scatter
 from .orbits import Orbits, integrate
+from .sky import EARLIEST, FOOTPRINTS, Footprint, footprint_of, icrs, observe
 from .table import META_KEY
 
 __all__ = ["mock"]
 
 _SINCE = 250  # steps, that is, 500 Myr, since a stress was applied
-_EARLIEST = 500  # steps, that is, 1 Gyr: by then phases have forgotten that all orbits start in the plane
-FOOTPRINTS = ("all-sky", "pencil-beams", "magnitude-limit")
 _CHUNK = 200  # orbits at once: 24 MB, and little to lose at the end
 _WORTH_PROCESSES = 5000  # stars; fewer are made before others have started
-_TRIES = 64  # moments and azimuths at which an orbit may be in the footprint before another is taken in its place
 _STARTS = 30  # drawn for each orbit: of a survey of 100 pc one in 15 may come near
-
-
+_BARREN = 20  # chunks of orbits none of which is ever seen: then none will be
 _FIDUCIAL = Parameters()
+_UNITS = {"ra": u.deg, "dec": u.deg, "parallax": u.mas, "pmra": u.mas / u.yr, "pmdec": u.mas / u.yr}
+# Median errors. Gaia's of giants brighter than G = 15 (Lindegren et al. 2021); APOGEE's radial velocities, whose
+# repeats scatter by 0.1 km/s (Nidever et al. 2015).
+_ERRORS = {"parallax": 0.018, "pmra": 0.017, "pmdec": 0.015, "radial_velocity": 0.10}
 
 
 def _disk_orbits(rng: np.random.Generator, n: int, d_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,68 +62,9 @@ def _disk_orbits(rng: np.random.Generator, n: int, d_max: float) -> tuple[np.nda
 
 def _disturb(rng: np.random.Generator, orbits: Orbits, truth: Any, kick: float) -> Orbits:
     """The same stars 500 Myr after a vertical kick [km/s] at a random moment, in the mass model of `truth`."""
-    R, z, vR, vT, vz = orbits.at(rng.integers(_EARLIEST, orbits.w.shape[1], orbits.L_z.size))
+    R, z, vR, vT, vz = orbits.at(rng.integers(EARLIEST, orbits.w.shape[1], orbits.L_z.size))
     later = integrate(R, z, np.stack([vR, vT, vz + kick]), truth, _SINCE)
     return orbits._replace(w=later.w[:, -1:], energy_drift=max(orbits.energy_drift, later.energy_drift))
-
-
-Footprint = Callable[[np.random.Generator, np.ndarray], np.ndarray]
-
-
-def _pencil_beams(rng: np.random.Generator) -> Footprint:
-    """300 fields of 1.5 degrees, two thirds of them within 16 degrees of the plane, as APOGEE's."""
-    l = rng.uniform(0, 2 * np.pi, 300)  # noqa: E741 (Galactic longitude)
-    sin_b = np.where(np.arange(300) < 200, np.sin(np.radians(rng.uniform(-16, 16, 300))), rng.uniform(-1, 1, 300))
-    cos_b = np.sqrt(1 - sin_b**2)
-    return partial(_in_beams, np.stack([cos_b * np.cos(l), cos_b * np.sin(l), sin_b]))
-
-
-def _in_beams(fields: np.ndarray, _: np.random.Generator, position: np.ndarray) -> np.ndarray:
-    direction = position / np.linalg.norm(position, axis=0)
-    return np.array([(fields.T @ row).max(axis=0) for row in direction.swapaxes(0, 1)]) > np.cos(np.radians(1.5))
-
-
-def _magnitude_limit(rng: np.random.Generator, position: np.ndarray) -> np.ndarray:
-    """Giants of absolute magnitude -1 +- 1.2 down to apparent magnitude 9.5."""
-    modulus = 5 * np.log10(np.linalg.norm(position, axis=0) / 0.01)
-    return rng.normal(-1.0, 1.2, modulus.shape) + modulus < 9.5
-
-
-def _footprint(name: str, rng: np.random.Generator) -> Footprint | None:
-    if name == "pencil-beams":
-        return _pencil_beams(rng)
-    return _magnitude_limit if name == "magnitude-limit" else None
-
-
-def _observe(
-    rng: np.random.Generator, orbits: Orbits, truth: Any, d_max: float, footprint: Footprint | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Galactocentric x, y, z [kpc], vx, vy, vz [km/s] (6, n) of the orbits seen near the Sun, and which (n,) those are.
-
-    Moments and azimuths are drawn evenly among all within d_max of the Sun, and the first in the footprint is taken:
-    all phases of a torus are as likely as the selection, a function of position alone, makes them.
-    """
-    steps = orbits.w.shape[1]
-    earliest = min(_EARLIEST, steps - 1)
-    x, y, z = orbits.w[:3, earliest:]
-    z_sun = truth.z_sun * const.PC
-    x_sun = np.sqrt(const.R0**2 - z_sun**2)
-    R = np.hypot(x, y)
-    # Half of the range of azimuth in which a star at this R and z is within d_max.
-    wedge = np.arccos(np.clip((R**2 + x_sun**2 + (z - z_sun) ** 2 - d_max**2) / (2 * R * x_sun), -1, 1))
-    until = np.cumsum(wedge, axis=0)
-    near = np.flatnonzero(until[-1])
-    chosen = rng.uniform(0, until[-1, near], (_TRIES if footprint else 1, near.size))
-    time = np.stack([np.searchsorted(until[:, i], column) for i, column in zip(near, chosen.T, strict=True)], axis=1)
-    phi = wedge[time, near] * rng.uniform(-1, 1, time.shape)
-    every = np.zeros((len(time), orbits.L_z.size), int)
-    every[:, near] = time + earliest
-    R, z, vR, vT, vz = (values[:, near] for values in orbits.at(every))
-    cosine, sine = np.cos(phi), np.sin(phi)
-    w = np.stack([-R * cosine, R * sine, z, -vR * cosine + vT * sine, vR * sine + vT * cosine, vz])
-    seen = footprint(rng, w[:3] + np.array([x_sun, 0, -z_sun])[:, None, None]) if footprint else np.ones(R.shape, bool)
-    first, found = seen.argmax(axis=0), np.flatnonzero(seen.any(axis=0))
-    return w[:, first[found], found], near[found]
 
 
 class _Survey(NamedTuple):
@@ -143,7 +84,7 @@ class _Survey(NamedTuple):
         orbits = integrate(*_disk_orbits(rng, self.orbits, self.d_max), self.past)
         if self.kick or self.past is not self.truth:
             orbits = _disturb(rng, orbits, self.truth, self.kick)
-        w, found = _observe(rng, orbits, self.truth, self.d_max, self.footprint)
+        w, found = observe(rng, orbits, self.truth, self.d_max, self.footprint)
         torus = np.stack([orbits.L_z, orbits.z_max, orbits.r_apo, orbits.r_peri])
         return w, torus[:, found], orbits.energy_drift
 
@@ -162,38 +103,46 @@ def _in_order(function: Callable[[int], Any], processes: int) -> Generator[Any]:
             pool.shutdown(cancel_futures=True)
 
 
-def _sky(w: np.ndarray, truth: Any) -> dict[str, np.ndarray]:
-    """ICRS ra, dec [deg], parallax [mas], pmra, pmdec [mas/yr], radial_velocity [km/s] of Galactocentric w (6, N)."""
-    frame = coord.Galactocentric(
-        galcen_coord=coord.ICRS(ra=266.4051 * u.deg, dec=-28.936175 * u.deg),
-        galcen_distance=const.R0 * u.kpc,
-        galcen_v_sun=coord.CartesianDifferential([const.V_SUN_X, const.V_SUN_Y, truth.vz_sun] * u.km / u.s),
-        z_sun=truth.z_sun * u.pc,
-        roll=0 * u.deg,
-    )
-    position, velocity = w[:3] * u.kpc, w[3:] * u.km / u.s
-    names = dict(zip(("x", "y", "z", "v_x", "v_y", "v_z"), (*position, *velocity), strict=True))
-    icrs = frame.realize_frame(coord.Galactocentric(**names).data).transform_to(coord.ICRS())
-    return {
-        "ra": icrs.ra.deg,
-        "dec": icrs.dec.deg,
-        "parallax": 1 / icrs.distance.to_value(u.kpc),
-        "pmra": icrs.pm_ra_cosdec.to_value(u.mas / u.yr),
-        "pmdec": icrs.pm_dec.to_value(u.mas / u.yr),
-        "radial_velocity": icrs.radial_velocity.to_value(u.km / u.s),
-    }
+def _sight(survey: _Survey, total: int, processes: int, progress: bool) -> tuple[np.ndarray, np.ndarray, float]:
+    """Phase space (6, total) and torus (4, total) of as many stars, and the largest energy drift."""
+    drift, done, seen, tori = 0.0, 0, [], []
+    chunks = _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1)
+    with tqdm(total=total, desc="orbits", unit="star", disable=not progress) as bar, closing(chunks):
+        for number, (w, torus, drift_here) in enumerate(chunks):
+            seen.append(w[:, : total - done])
+            tori.append(torus[:, : total - done])
+            drift = max(drift, drift_here)
+            done += seen[-1].shape[1]
+            bar.update(seen[-1].shape[1])
+            if done == total:
+                break
+            if done == 0 and number == _BARREN:
+                raise InputError("no orbit is ever seen in this survey; make d_max larger or the footprint wider")
+    return np.concatenate(seen, axis=1), np.concatenate(tori, axis=1), drift
+
+
+def _abundance_errors(rng: np.random.Generator, n: int, labels: Sequence[Label]) -> np.ndarray:
+    """Errors [dex] (n, E) about each element's median.
+
+    As in APOGEE DR17, where the errors of a star's elements correlate by some 0.9: a faint or a metal-poor star is bad
+    at every one of them.
+    """
+    spread = np.exp(0.30 * rng.normal(size=(n, 1)) + 0.10 * rng.normal(size=(n, len(labels))))
+    return np.array([label.error for label in labels]) * spread
 
 
 def mock(
     stars: int,
     seed: int,
     truth: Any = _FIDUCIAL,
-    elements: Sequence[str] = tuple(LABELS),
+    elements: Sequence[str] | None = None,
     *,
+    labels: Mapping[str, Label] = LABELS,
     d_max: float = 2.0,
+    footprint: str = "all-sky",
     abundance_errors: bool = True,
     gaia_errors: bool = False,
-    footprint: str = "all-sky",
+    scatter_scale: float = 1.0,
     skew: float = 0.0,
     conical: bool = False,
     abundance_selection: float = 0.0,
@@ -205,81 +154,82 @@ def mock(
     """A synthetic catalogue of disk stars within `d_max` [kpc] of the Sun, in the mass model of `truth`.
 
     Columns as in `read_stars`: ra dec [deg], parallax [mas], pmra pmdec [mas/yr], radial_velocity [km/s], their
-    `_error`, and the `elements` (names in `otibayes.stars.labels.LABELS`) with `_ERR` [dex]; then the torus of each
-    star, L_z [kpc km/s], z_max, r_apo, r_peri [kpc], which no method may use. Errors of abundances, and with
-    `gaia_errors` those of astrometry and radial velocity, differ from star to star and are added to the values;
-    without, their columns are zero. `footprint` is "all-sky", "pencil-beams" or "magnitude-limit". The truth and every
-    setting are in the metadata; the same seed gives the same table, with however many `processes`. (With more than one,
-    a script must guard its start with `if __name__ == "__main__":`, as always in multiprocessing.)
+    `_error`, and the `elements` (default: all of `labels`) with `_ERR` [dex]; then the torus of each star, L_z [kpc
+    km/s], z_max, r_apo, r_peri [kpc], which no method may use. Errors of abundances, and with `gaia_errors` those of
+    astrometry and radial velocity, differ from star to star and are added to the values; without, their columns are
+    zero. `footprint` is "all-sky", "pencil-beams" or "magnitude-limit"; `scatter_scale` multiplies the intrinsic
+    scatter. The truth and every setting are in the metadata; the same seed gives the same table, with however many
+    `processes`. (With more than one, a script must guard its start with `if __name__ == "__main__":`, as always in
+    multiprocessing.)
 
     Stresses, all off by default, break an assumption each: `skew` (of the scatter), `conical` (labels linear in z_max),
     `abundance_selection` (log odds of being kept, per dex of the first element and kpc of |z|), `kick` [km/s] (given
-    to every star's vz 500 Myr ago: a phase spiral), `growth` (fraction by which the disk's mass suddenly grew, 500 Myr
-    ago). With the last two the torus is that before.
+    to every star's vz 500 Myr ago: a phase spiral), `growth` (fraction of today's disk mass that came suddenly, 500
+    Myr ago). With the last two the torus is that before.
 
-    Raises `InputError` for an element without a label, an unknown footprint, no stars, d_max outside 0.1 to 8 kpc, or a
+    Raises `InputError` for an element without a label, an unknown footprint, no stars, a number out of range, or a
     negative halo mass.
     """
-    unknown = [element for element in elements if element not in LABELS]
+    elements = list(labels) if elements is None else list(elements)
+    unknown = [element for element in elements if element not in labels]
     if unknown or not elements:
         wanted = unknown[0] if unknown else "(none given)"
-        raise InputError(f"no label for element {wanted}; choose from {', '.join(LABELS)}")
-    if stars < 1 or not 0.1 <= d_max <= 8:
-        given = f"stars={stars} and d_max={d_max:g} kpc"
-        raise InputError(f"{given}: at least one star and 0.1 <= d_max <= 8 kpc are needed")
+        raise InputError(f"no label for element {wanted}; choose from {', '.join(labels)}")
     if footprint not in FOOTPRINTS:
         raise InputError(f"no footprint {footprint}; choose from {', '.join(FOOTPRINTS)}")
+    numbers = {
+        "stars": (stars, stars >= 1, "at least 1"),
+        "seed": (seed, seed >= 0, "at least 0"),
+        "d_max": (d_max, 0.1 <= d_max <= 8, "0.1 to 8 kpc"),
+        "scatter_scale": (scatter_scale, scatter_scale >= 0, "at least 0"),
+        "skew": (skew, 0 <= skew <= 2, "0 to 2"),
+        "growth": (growth, 0 <= growth < 1, "0 to below 1"),
+        "processes": (processes, processes >= 1, "at least 1"),
+    }
+    for name, (value, possible, needed) in numbers.items():
+        if not possible:
+            raise InputError(f"{name}={value:g} cannot be used; {needed} is needed")
+    past = truth._replace(m_disk=truth.m_disk * (1 - growth)) if growth else truth
     if not halo_mass(truth) > 0:
         raise InputError(f"m_disk={truth.m_disk:g}, h_z={truth.h_z:g}: leaves no mass for the halo; lower m_disk")
+
     rng = np.random.default_rng(seed)
-    past = truth._replace(m_disk=truth.m_disk * (1 - growth)) if growth else truth
     # Where the selection depends on abundances, half of the stars are there to be lost.
     total = 2 * stars if abundance_selection else stars
-    survey = _Survey(seed, min(_CHUNK, total + 20), truth, past, kick, d_max, _footprint(footprint, rng))
-    drift, done, seen, tori = 0.0, 0, [], []
-    chunks = _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1)
-    with tqdm(total=total, desc="orbits", unit="star", disable=not progress) as bar, closing(chunks):
-        while done < total:
-            w, torus, drift_here = next(chunks)
-            seen.append(w[:, : total - done])
-            tori.append(torus[:, : total - done])
-            drift = max(drift, drift_here)
-            done += seen[-1].shape[1]
-            bar.update(seen[-1].shape[1])
-    w = np.concatenate(seen, axis=1)
-    torus = dict(zip(("L_z", "z_max", "r_apo", "r_peri"), np.concatenate(tori, axis=1), strict=True))
-    chosen = [LABELS[element] for element in elements]
-    values = mean_labels(torus, chosen, conical) + scatter(rng, total, chosen, skew)
+    survey = _Survey(seed, min(_CHUNK, total + 20), truth, past, kick, d_max, footprint_of(footprint, rng))
+    w, tori, drift = _sight(survey, total, processes, progress)
+    torus = dict(zip(("L_z", "z_max", "r_apo", "r_peri"), tori, strict=True))
+    chosen = [labels[element] for element in elements]
+    values = mean_labels(torus, chosen, conical) + scatter_scale * scatter(rng, total, chosen, skew)
     if abundance_selection:
         log_odds = abundance_selection * values[:, 0] * np.abs(w[2])
         kept = np.sort(np.argsort(log_odds + rng.gumbel(size=total))[-stars:])
         w, values, torus = w[:, kept], values[kept], {name: column[kept] for name, column in torus.items()}
-    sky = _sky(w, truth)
+    sky = icrs(w, truth)
     errors = np.zeros_like(values)
     if abundance_errors:
-        # Lognormal about each element's median, within what ASPCAP reports for giants.
-        errors = np.clip([c.error for c in chosen] * rng.lognormal(0, 0.35, values.shape), 0.005, 0.05)
+        errors = _abundance_errors(rng, stars, chosen)
         values = values + errors * rng.normal(size=values.shape)
-    sky_errors = {name: np.zeros(stars) for name in ("parallax", "pmra", "pmdec", "radial_velocity")}
+    sky_errors = {name: np.zeros(stars) for name in _ERRORS}
     if gaia_errors:
-        common = rng.lognormal(0, 0.4, stars)  # a faint star is bad at everything
-        for name, median in zip(sky_errors, (0.018, 0.017, 0.015, 0.10), strict=True):
-            sky_errors[name] = median * common
+        faint = 0.22 * rng.normal(size=stars)  # a faint star is bad at everything
+        for name, median in _ERRORS.items():
+            sky_errors[name] = median * np.exp(faint + 0.10 * rng.normal(size=stars))
             sky[name] = sky[name] + sky_errors[name] * rng.normal(size=stars)
+
     settings = {
-        "stars": stars, "seed": seed, "elements": list(elements), "d_max": d_max,
-        "abundance_errors": abundance_errors, "gaia_errors": gaia_errors, "footprint": footprint, "skew": skew,
+        "stars": stars, "seed": seed, "elements": elements, "d_max": d_max, "footprint": footprint,
+        "abundance_errors": abundance_errors, "gaia_errors": gaia_errors, "scatter_scale": scatter_scale, "skew": skew,
         "conical": conical, "abundance_selection": abundance_selection, "kick": kick, "growth": growth,
-        "energy_drift": drift,
+        "energy_drift": drift, "otibayes": version("otibayes"),
     }  # fmt: skip
-    labels = {element: LABELS[element]._asdict() for element in elements}
-    meta = {"truth": {k: float(v) for k, v in truth._asdict().items()}, "settings": settings, "labels": labels}
+    described = {element: label._asdict() for element, label in zip(elements, chosen, strict=True)}
+    meta = {"truth": {k: float(v) for k, v in truth._asdict().items()}, "settings": settings, "labels": described}
     table = Table(meta={META_KEY: json.dumps(meta)})
-    units = {"ra": u.deg, "dec": u.deg, "parallax": u.mas, "pmra": u.mas / u.yr, "pmdec": u.mas / u.yr}
     for name, column in sky.items():
-        table[name] = column * units.get(name, u.km / u.s)
+        table[name] = column * _UNITS.get(name, u.km / u.s)
         if name in sky_errors:
-            table[f"{name}_error"] = sky_errors[name] * units.get(name, u.km / u.s)
+            table[f"{name}_error"] = sky_errors[name] * _UNITS.get(name, u.km / u.s)
     for i, element in enumerate(elements):
         table[element], table[f"{element}_ERR"] = values[:, i], errors[:, i]
     for name, column in torus.items():

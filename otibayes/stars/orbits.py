@@ -4,13 +4,10 @@ from typing import Any, NamedTuple
 
 import astropy.units as u
 import gala.dynamics as gd
-import gala.potential as gp
 import numpy as np
 from gala.integrate import DOPRI853Integrator
-from gala.units import galactic
 
-from .. import constants as const
-from ..dynamics.potential import halo_mass
+from ..dynamics.reference import gala_potential
 
 __all__ = ["STEPS", "Orbits", "integrate"]
 
@@ -40,18 +37,6 @@ class Orbits(NamedTuple):
         return R, z, (x * vx + y * vy) / R, (y * vx - x * vy) / R, vz
 
 
-def _potential(truth: Any) -> gp.CCompositePotential:
-    """gala's own version of `otibayes.dynamics.potential.MILKY_WAY`."""
-    mass = u.Msun
-    disk = const.M_DISK_FIDUCIAL * truth.m_disk
-    return gp.CCompositePotential(
-        disk=gp.MiyamotoNagaiPotential(disk * mass, const.A_DISK * u.kpc, truth.h_z * u.kpc, units=galactic),
-        bulge=gp.HernquistPotential(const.M_BULGE * mass, const.C_BULGE * u.kpc, units=galactic),
-        nucleus=gp.HernquistPotential(const.M_NUCLEUS * mass, const.C_NUCLEUS * u.kpc, units=galactic),
-        halo=gp.NFWPotential(float(halo_mass(truth)) * mass, const.R_S_HALO * u.kpc, units=galactic),
-    )
-
-
 def _maximum(values: np.ndarray) -> np.ndarray:
     """Largest maximum in time of each column of (time, orbit), refined by the parabola through its three points."""
     before, at, after = values[:-2], values[1:-1], values[2:]
@@ -65,7 +50,7 @@ def integrate(R: np.ndarray, z: np.ndarray, v: np.ndarray, truth: Any, steps: in
     """Integrate N orbits in the mass model of `truth` from R, z [kpc] (N,) and v = (vR, vT, vz) [km/s] (3, N)."""
     # At phi = 0 the Galactocentric axes are x = -R and y = T.
     start = gd.PhaseSpacePosition(np.stack([-R, 0 * R, z]) * u.kpc, np.stack([-v[0], v[1], v[2]]) * u.km / u.s)
-    orbit = _potential(truth).integrate_orbit(
+    orbit = gala_potential(truth).integrate_orbit(
         start, dt=_DT * u.Myr, n_steps=steps, Integrator=DOPRI853Integrator, Integrator_kwargs={"nbatch": _ABREAST}
     )
     energy = orbit[:: steps // 10].energy().value
