@@ -52,6 +52,7 @@ def make_mock(
     """
     theta = theta_from(key_values([t for t in truth.split(",") if t.strip()], "the truth"))
     check_table_output(output)
+    from ..parallel import cores
     from ..stars import mock, write_table
 
     chosen: dict[str, Any] = {} if elements is None else {"elements": element_names(elements)}
@@ -62,6 +63,7 @@ def make_mock(
         d_max=d_max,
         footprint=footprint,
         gaia_errors=gaia_errors,
+        processes=cores(),
         progress=_interactive(),
         **chosen,
     )

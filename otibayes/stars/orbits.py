@@ -4,49 +4,37 @@ from typing import Any, NamedTuple
 
 import astropy.units as u
 import gala.dynamics as gd
-import gala.potential as gp
 import numpy as np
 from gala.integrate import DOPRI853Integrator
-from gala.units import galactic
 
-from .. import constants as const
-from ..dynamics.potential import halo_mass
+from ..dynamics.reference import gala_potential
 
 __all__ = ["STEPS", "Orbits", "integrate"]
 
 STEPS = 2500  # of 2 Myr, that is, 5 Gyr: some 35 radial and 60 vertical periods at the Sun
 _DT = 2.0  # Myr
+_ABREAST = 10  # orbits that gala integrates in common steps: more take the steps of the worst, fewer pay per call
 
 
 class Orbits(NamedTuple):
-    """Orbits in cylindrical coordinates, each array (time, orbit), and the invariants of their tori, each (orbit,).
+    """N orbits, and the invariants of their tori, each (N,).
 
-    R, z [kpc], vR, vT, vz [km/s] at intervals of 2 Myr; L_z [kpc km/s], z_max, r_apo, r_peri [kpc]; `energy_drift`, the
-    largest relative change of the energy.
+    `w` (6, time, N): x, y, z [kpc], vx, vy, vz [km/s], Galactocentric, at intervals of 2 Myr; L_z [kpc km/s], z_max,
+    r_apo, r_peri [kpc]; `energy_drift`, the largest relative change of the energy.
     """
 
-    R: np.ndarray
-    z: np.ndarray
-    vR: np.ndarray
-    vT: np.ndarray
-    vz: np.ndarray
+    w: np.ndarray
     L_z: np.ndarray
     z_max: np.ndarray
     r_apo: np.ndarray
     r_peri: np.ndarray
     energy_drift: float
 
-
-def _potential(truth: Any) -> gp.CCompositePotential:
-    """gala's own version of `otibayes.dynamics.potential.MILKY_WAY`."""
-    mass = u.Msun
-    disk = const.M_DISK_FIDUCIAL * truth.m_disk
-    return gp.CCompositePotential(
-        disk=gp.MiyamotoNagaiPotential(disk * mass, const.A_DISK * u.kpc, truth.h_z * u.kpc, units=galactic),
-        bulge=gp.HernquistPotential(const.M_BULGE * mass, const.C_BULGE * u.kpc, units=galactic),
-        nucleus=gp.HernquistPotential(const.M_NUCLEUS * mass, const.C_NUCLEUS * u.kpc, units=galactic),
-        halo=gp.NFWPotential(float(halo_mass(truth)) * mass, const.R_S_HALO * u.kpc, units=galactic),
-    )
+    def at(self, time: np.ndarray) -> tuple[np.ndarray, ...]:
+        """R, z [kpc], vR, vT, vz [km/s], each (..., N), at these steps (..., N)."""
+        x, y, z, vx, vy, vz = self.w[:, time, np.arange(self.L_z.size)]
+        R = np.hypot(x, y)
+        return R, z, (x * vx + y * vy) / R, (y * vx - x * vy) / R, vz
 
 
 def _maximum(values: np.ndarray) -> np.ndarray:
@@ -62,20 +50,16 @@ def integrate(R: np.ndarray, z: np.ndarray, v: np.ndarray, truth: Any, steps: in
     """Integrate N orbits in the mass model of `truth` from R, z [kpc] (N,) and v = (vR, vT, vz) [km/s] (3, N)."""
     # At phi = 0 the Galactocentric axes are x = -R and y = T.
     start = gd.PhaseSpacePosition(np.stack([-R, 0 * R, z]) * u.kpc, np.stack([-v[0], v[1], v[2]]) * u.km / u.s)
-    potential = _potential(truth)
-    orbit = potential.integrate_orbit(start, dt=_DT * u.Myr, n_steps=steps, Integrator=DOPRI853Integrator)
-    x, y, z = orbit.xyz.to_value(u.kpc)
-    vx, vy, vz = orbit.v_xyz.to_value(u.km / u.s)
-    R = np.hypot(x, y)
+    orbit = gala_potential(truth).integrate_orbit(
+        start, dt=_DT * u.Myr, n_steps=steps, Integrator=DOPRI853Integrator, Integrator_kwargs={"nbatch": _ABREAST}
+    )
     energy = orbit[:: steps // 10].energy().value
-    r = np.hypot(R, z)
+    w = np.concatenate([orbit.xyz.to_value(u.kpc), orbit.v_xyz.to_value(u.km / u.s)]).reshape(6, steps + 1, -1)
+    x, y, z, vx, vy, _ = w
+    r = np.sqrt(x**2 + y**2 + z**2)
     return Orbits(
-        R=R,
-        z=z,
-        vR=(x * vx + y * vy) / R,
-        vT=(y * vx - x * vy) / R,
-        vz=vz,
-        L_z=(y * vx - x * vy)[0],
+        w=w,
+        L_z=y[0] * vx[0] - x[0] * vy[0],
         z_max=_maximum(np.abs(z)),
         r_apo=_maximum(r),
         r_peri=-_maximum(-r),
