@@ -8,7 +8,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -62,7 +62,7 @@ class Nodes:
                 bar.update()
         return [values[i] for i in range(len(points))]
 
-    def _evaluated(self, function: Callable[[Any], Any], points: list[Any]) -> Iterator[tuple[int, Any]]:
+    def _evaluated(self, function: Callable[[Any], Any], points: list[Any]) -> Generator[tuple[int, Any]]:
         """(place, value) as they come."""
         if self.client is not None:
             yield from _on_cluster(self.client, function, points)
@@ -126,7 +126,7 @@ def _call(function: Callable[[Any], Any], point: Any) -> Any:
     return jax.tree.map(np.asarray, function(point))
 
 
-def _on_cluster(client: Any, function: Callable[[Any], Any], points: list[Any]) -> Iterator[tuple[int, Any]]:
+def _on_cluster(client: Any, function: Callable[[Any], Any], points: list[Any]) -> Generator[tuple[int, Any]]:
     from distributed import as_completed
 
     if not points:
