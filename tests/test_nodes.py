@@ -1,0 +1,129 @@
+"""Nodes: kept on disk and found again, whatever kills the run; the same values here, by threads and on a cluster."""
+
+import os
+import signal
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from otibayes.errors import InputError
+from otibayes.nodes import Nodes, connect
+
+Pair = namedtuple("Pair", ["square", "name_length"])
+POINTS = [np.array([0.1 * i, 1.0]) for i in range(6)]
+
+
+class Counted:
+    """A function that remembers what it was asked, and may die on the way."""
+
+    def __init__(self, last=np.inf):
+        self.asked, self.last = [], last
+
+    def __call__(self, point):
+        if len(self.asked) == self.last:
+            raise KeyboardInterrupt
+        self.asked.append(point)
+        return np.outer(point, point)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_values_in_order(threads):
+    values = Nodes(threads=threads)(lambda point: 2 * point, POINTS)
+    np.testing.assert_array_equal(values, 2 * np.array(POINTS))
+
+
+def test_a_killed_run_loses_no_finished_node(tmp_path):
+    nodes = Nodes(store=tmp_path / "deep" / "store", fingerprint="data 1")
+    dying, second = Counted(last=4), Counted()
+    with pytest.raises(KeyboardInterrupt):
+        nodes(dying, POINTS)
+    values = nodes(second, POINTS)
+    np.testing.assert_array_equal(second.asked, POINTS[4:])
+    np.testing.assert_array_equal(values, [np.outer(p, p) for p in POINTS])
+
+
+def test_other_data_kinds_and_points_are_computed_anew(tmp_path):
+    nodes = Nodes(store=tmp_path, fingerprint="data 1")
+    nodes(Counted(), POINTS)
+    for others in (Nodes(store=tmp_path, fingerprint="data 2"), nodes.of("minima")):
+        again = Counted()
+        others(again, POINTS)
+        assert len(again.asked) == len(POINTS)
+    moved = Counted()
+    nodes(moved, [*POINTS[:2], POINTS[2] + 1e-15])
+    assert len(moved.asked) == 1
+
+
+def test_a_damaged_file_is_computed_anew(tmp_path):
+    nodes = Nodes(store=tmp_path)
+    nodes(Counted(), POINTS)
+    first, second, *_ = sorted(tmp_path.glob("*.npz"))
+    first.write_bytes(first.read_bytes()[:40])
+    second.write_bytes(b"")
+    again = Counted()
+    np.testing.assert_array_equal(nodes(again, POINTS), [np.outer(p, p) for p in POINTS])
+    assert len(again.asked) == 2
+
+
+def test_values_of_several_arrays_and_points_of_several_numbers(tmp_path):
+    nodes = Nodes(store=tmp_path, like=Pair(0, 0))
+    make = lambda point: Pair(point[1] ** 2, np.full(3, point[0]))  # noqa: E731
+    points = [(1, np.array([2.0])), (2, np.array([2.0]))]
+    for values in (nodes(make, points), nodes(None, points)):  # the second time nothing is called
+        assert [v.square for v in values] == [4, 4]
+        np.testing.assert_array_equal(values[1].name_length, [2, 2, 2])
+
+
+def test_refusals(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot keep nodes there"):
+        Nodes(store=tmp_path / "file")(Counted(), POINTS)
+    with pytest.raises(InputError, match="no Dask scheduler answers"):
+        connect("nonsense://nowhere")
+
+
+def squares(point):
+    """The first worker that is asked dies in the middle of it, once."""
+    seed, victim, marker = point
+    if victim and not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.random.default_rng(seed).normal(size=50) ** 2
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as made,
+        distributed.Client(made) as client,
+    ):
+        yield client
+
+
+def test_a_cluster_gives_the_same_and_a_killed_worker_loses_nothing(cluster, tmp_path):
+    marker = str(tmp_path / "died")
+    points = [(seed, seed == 5, marker) for seed in range(12)]
+    here = Nodes()(squares, [(seed, False, marker) for seed in range(12)])
+    there = Nodes(client=cluster, store=tmp_path / "store")(squares, points)
+    assert os.path.exists(marker)
+    np.testing.assert_array_equal(there, here)
+    kept = Nodes(store=tmp_path / "store")(None, points)  # every node is on disk: nothing is called
+    np.testing.assert_array_equal(kept, here)
+
+
+def fails(point):
+    raise InputError("method 'galpy' does not solve 3 stars")
+
+
+def test_errors_come_back_from_a_cluster(cluster):
+    with pytest.raises(InputError, match="does not solve 3 stars"):
+        Nodes(client=cluster)(fails, POINTS)
+
+
+def test_connect_finds_the_cluster(cluster):
+    with connect(cluster.scheduler.address) as client:
+        np.testing.assert_array_equal(
+            Nodes(client=client)(squares, [(3, False, "")])[0], Nodes()(squares, [(3, False, "")])[0]
+        )
