@@ -33,9 +33,10 @@ class Checkpoint:
         """What is kept under a name, or None."""
         if self.folder is None:
             return None
-        tree = jax.tree.structure(like)
+        tree: Any = jax.tree.structure(like)
         try:
-            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as kept:
+            # opened here: np.load leaves a damaged file open
+            with (self.folder / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 return jax.tree.unflatten(tree, [kept[f"leaf_{i}"] for i in range(tree.num_leaves)])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
@@ -44,7 +45,7 @@ class Checkpoint:
         """Keep a value; `InputError` where it cannot be written."""
         if self.folder is None:
             return
-        leaves = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(value))}
+        leaves: dict[str, Any] = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(value))}
         _write(self.folder / f"{name}.npz", lambda whole: np.savez(whole, **leaves))
 
     def keep(self, name: str, compute: Callable[[], Any], like: Any) -> Any:
@@ -54,11 +55,6 @@ class Checkpoint:
             value = compute()
             self.put(name, value)
         return value
-
-    def remove(self) -> None:
-        """Leave nothing on disk."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 FORGETFUL = Checkpoint()

@@ -101,7 +101,8 @@ def sample_nuts(
 
     def kept(chain: int) -> tuple[Any, list[Any]]:
         """The chain's state, None at its start, and what it made so far."""
-        state, made = None, []
+        state: Any = None
+        made: list[Any] = []
         while (block := checkpoint.get(name(chain, len(made)), block_like)) is not None:
             state = block[0]
             made.append(block[1])
@@ -111,7 +112,8 @@ def sample_nuts(
         state = begin(context, keys[chain], starts[chain]) if state is None else state
         return jax.tree.map(np.asarray, advance(context, state))
 
-    states, made = map(list, zip(*map(kept, range(settings.chains)), strict=True))
+    begun = [kept(chain) for chain in range(settings.chains)]
+    states, made = [state for state, _ in begun], [made for _, made in begun]
     with ThreadPoolExecutor(cores()) as pool, _Bar(description, settings, made) as bar:
         # a chain's next block is begun when its last one is done: none waits for the longest trajectory of another
         running: dict[Future, int] = {}

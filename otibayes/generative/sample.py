@@ -171,8 +171,8 @@ def sample_posterior(
     region that a short pilot run places, and that is placed anew, by the draws, should any leave it. The pilot also
     tells which length scales and amplitudes the basis must serve; before, the prior does.
 
-    What the `checkpoint` has is not computed again. Interrupted (Ctrl-C) once there are draws to keep, it returns those,
-    incomplete and without a report; before, it raises `KeyboardInterrupt`.
+    What the `checkpoint` has is not computed again. Interrupted (Ctrl-C) once there are draws to keep, it returns
+    those, incomplete and without a report; before, it raises `KeyboardInterrupt`.
     """
     check_surface(kind, surface)
     if kind == "hilbert":
@@ -211,7 +211,7 @@ def _kept_basis(
     checkpoint: Checkpoint, name: str, data: Data, calls: Calls, thetas: np.ndarray, size: int | None
 ) -> Data:
     """`Data.resolving` through the checkpoint: another number of cores could turn a basis' vectors about."""
-    like = Basis(*[0] * len(Basis._fields))
+    like = Basis._make([np.empty(0)] * len(Basis._fields))
     basis = checkpoint.keep(f"basis-{name}", lambda: data.resolving(calls, thetas, size).basis, like)
     return replace(data, basis=basis)
 

@@ -47,8 +47,8 @@ class Stars:
 
     `ra`, `dec` [deg, ICRS], `distance` [kpc], `pmra` (with cos dec), `pmdec` [mas/yr], `radial_velocity` [km/s,
     heliocentric]. `abundances` [dex] by element, NaN where missing; `errors` [dex] for those elements that have them;
-    `astrometric_errors` by the name of the quantity, in its unit, for those that have them; `extra` by name what a model
-    may ask for besides, e.g. LOGG and TEFF. `row` counts rows of the source table from 0.
+    `astrometric_errors` by the name of the quantity, in its unit, for those that have them; `extra` by name what a
+    model may ask for besides, e.g. LOGG and TEFF. `row` counts rows of the source table from 0.
     """
 
     ra: Any
