@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
 import json
@@ -19,12 +18,30 @@ from .classical.bootstrap import fit
 from .classical.objective import Settings
 from .dynamics import METHODS, MILKY_WAY, MassModel, Status, action_angle, focal_length, phase_space
 from .errors import InputError
-from .generative import LIKELIHOODS, Likelihood, NutsSettings, check_surface, prepare, sample_posterior
+from .generative import (
+    FORGETFUL,
+    LIKELIHOODS,
+    Likelihood,
+    NutsSettings,
+    check_surface,
+    open_checkpoint,
+    prepare,
+    sample_posterior,
+)
+from .origins import digest, identity, origins
 from .parallel import Map, serial
 from .schema import as_tree, classical_groups, constant_data, convergence, posterior_groups
 from .stars import Stars
 
-__all__ = ["classical_settings", "fit_classical", "identity", "load_model", "sample", "sample_settings"]
+__all__ = [
+    "classical_settings",
+    "fit_classical",
+    "load_model",
+    "needs",
+    "sample",
+    "sample_origins",
+    "sample_settings",
+]
 
 _NUTS = NutsSettings()
 _CHECKABLE = 50  # draws: with fewer the tail of the surface's importance weights cannot be fitted
@@ -139,24 +156,32 @@ def sample(
     draws: int = _NUTS.draws,
     basis_size: int | None = None,
     delta: Any = "orbit",
-    mass_model: MassModel = MILKY_WAY,
+    mass_model: MassModel | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> xr.DataTree:
     """The posterior of a generative `model`, by NUTS.
 
     `elements` (default: all) that every star used must have. `model` is the name of one in `otibayes.models`, a
     function of a `Likelihood`, or the path of a file that defines one (it is run). `likelihood` "hilbert" (a basis of
     `basis_size` cosine products; None: as many as the field's length scales ask for) or "dense" (at most 2,000 stars,
-    without surface). `surface` expands the likelihood in theta before sampling. `delta` as in `fit_classical`.
+    without surface). `surface` expands the likelihood in theta before sampling. `delta` as in `fit_classical`. A model
+    may bring a `mass_model` of its own, which is used where none is given.
 
-    Groups: `posterior` (theta, derived quantities, hyperparameters; `amplitude` and `scatter` [dex] and residual
-    `correlation` by element), `sample_stats`, `mode`, `surface`, `constant_data`. Raises `InputError` for input that
-    cannot be used.
+    `checkpoint`, a folder, is where all that is done is kept; with `resume` a run that was killed goes on from there,
+    to the same draws. Remove it once the result is saved. Ctrl-C returns the draws so far, marked incomplete
+    (`complete` 0), and raises `KeyboardInterrupt` where there are none yet.
+
+    Groups: see docs/results.md. Raises `InputError` for input that cannot be used, and for a checkpoint of
+    other inputs.
     """
     chosen = sample_settings(model, likelihood, surface, chains, warmup, draws, basis_size, delta)
-    _, function = _model(model)
-    name = identity(stars, elements, seed, chosen)
-    stars, elements, delta = _ready(stars, elements, delta, mass_model)
-    data = prepare(stars, elements, mass_model, delta)
+    told = sample_origins(stars, elements, seed, model, chosen, mass_model)
+    function = _model(model)[1]
+    mass_model, extra = _needs(function, mass_model)
+    stars, elements, delta = _ready(stars, elements, delta, mass_model, extra)
+    data = prepare(stars, elements, mass_model, delta, extra)
+    kept = FORGETFUL if checkpoint is None else open_checkpoint(checkpoint, told, resume)
     found = sample_posterior(
         data,
         function,
@@ -164,13 +189,30 @@ def sample(
         surface=surface,
         basis_size=basis_size,
         settings=NutsSettings(chains, warmup, draws, seed),
+        checkpoint=kept,
     )
     groups = posterior_groups(found, data)
     stars = _without(stars, data.kept, "undefined actions within the prior")
     groups["constant_data"] = constant_data(stars, elements, np.asarray(data.delta))
+    name = digest(json.dumps(told, sort_keys=True))
     tree = as_tree("posterior", groups, stars, elements, seed, chosen, mass_model, name)
     tree.attrs |= convergence(groups["posterior"], groups["sample_stats"])
+    tree.attrs |= {"inputs": json.dumps(told), "complete": int(found.complete)}
+    tree.attrs["converged"] *= tree.attrs["complete"]
     return tree
+
+
+def sample_origins(
+    stars: Stars,
+    elements: Sequence[str] | None,
+    seed: int,
+    model: str | os.PathLike[str] | Model,
+    settings: Mapping[str, Any],
+    mass_model: MassModel | None = None,
+) -> dict[str, Any]:
+    """What a posterior follows from (`origins`), its `settings` those of `sample_settings`."""
+    mass_model, extra = _needs(_model(model)[1], mass_model)
+    return origins(stars, elements, seed, settings, mass_model, extra)
 
 
 # ---- stars and models, made ready
@@ -188,15 +230,22 @@ def _delta_setting(delta: Any) -> Any:
 
 
 def _ready(
-    stars: Stars, elements: Sequence[str] | None, delta: Any, model: MassModel
+    stars: Stars, elements: Sequence[str] | None, delta: Any, model: MassModel, extra: Sequence[str] = ()
 ) -> tuple[Stars, tuple[str, ...], np.ndarray]:
-    """Stars that have all elements, the elements, and Delta (N,) [kpc] in the fiducial model."""
+    """Stars that have all elements and extra columns, the elements, and Delta (N,) [kpc] in the fiducial model."""
     elements = tuple(stars.abundances) if elements is None else tuple(elements)
     if not elements:
         raise InputError("no elements: the catalogue has no abundances, or none was asked for")
     repeated = sorted({e for e in elements if elements.count(e) > 1})
     if repeated:
         raise InputError(f"element {repeated[0]} is given twice; name each once")
+    for name in extra:
+        if name not in stars.extra:
+            raise InputError(f"the model needs {name} of every star; read it with read_stars(..., extra=['{name}'])")
+        known = np.isfinite(stars.extra[name])
+        if np.ndim(delta) == 1 and len(delta) == len(stars):
+            delta = np.asarray(delta)[known]
+        stars = _without(stars, known, f"{name} missing")
     before = len(stars)
     complete = np.all([np.isfinite(stars.abundances[e]) for e in elements if e in stars.abundances], axis=0)
     stars = stars.with_elements(elements)
@@ -256,7 +305,11 @@ def _errors(stars: Stars, elements: Sequence[str]) -> np.ndarray | None:
 def _model(model: str | os.PathLike[str] | Model) -> tuple[str, Model]:
     """A generative model and what to call it in a result."""
     if callable(model):
-        return f"{model.__module__}.{getattr(model, '__qualname__', type(model).__name__)}", model
+        name = f"{model.__module__}.{getattr(model, '__qualname__', type(model).__name__)}"
+        try:
+            return f"{name} {digest(inspect.getsource(model))}", model
+        except (OSError, TypeError):  # made where there is no source
+            return name, model
     function = load_model(model)
     if function.__module__.startswith("otibayes.models"):
         return str(model), function
@@ -298,13 +351,12 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     return function
 
 
-def identity(stars: Stars, elements: Sequence[str] | None, seed: int, settings: Mapping[str, Any]) -> str:
-    """A digest of all that a result follows from: the stars' measurements, elements, seed, settings, version."""
-    elements = list(stars.abundances) if elements is None else list(elements)
-    digest = hashlib.sha256()
-    told = [elements, seed, dict(settings), importlib.metadata.version("otibayes"), stars.provenance.sha256]
-    digest.update(json.dumps(told, sort_keys=True).encode())
-    chosen = stars.with_elements(elements)
-    for array in (chosen.heliocentric, *chosen.abundances.values(), *chosen.errors.values()):
-        digest.update(np.ascontiguousarray(np.asarray(array, float)).tobytes())
-    return digest.hexdigest()
+def needs(model: str | os.PathLike[str] | Model) -> tuple[str, ...]:
+    """Names of the columns besides abundances that a generative model asks of the stars, such as LOGG and TEFF."""
+    return _needs(_model(model)[1], None)[1]
+
+
+def _needs(function: Model, mass_model: MassModel | None) -> tuple[MassModel, tuple[str, ...]]:
+    """The mass model, the model's own where none is given, and the extra columns it asks for."""
+    own = getattr(function, "mass_model", None)
+    return mass_model or own or MILKY_WAY, tuple(getattr(function, "extra", ()))

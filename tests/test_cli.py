@@ -303,11 +303,12 @@ def test_resume_keeps_the_same_and_only_the_same(work, monkeypatch):
     assert "kept" in succeed(*sample)
     assert (work / "posterior.nc").read_bytes() == before
 
-    def refuse(*args, **kwargs):
-        raise oti.InputError("started anew")
+    def never(*args, **kwargs):
+        raise AssertionError("sampled")
 
-    monkeypatch.setattr(inference, "sample", refuse)
-    assert "started anew" in fail(*sample, "--seed", 1)
+    monkeypatch.setattr(inference, "sample", never)
+    assert "seed was 0, is 1" in fail(*sample, "--seed", 1)
+    assert "elements was" in fail(*sample, "--elements", "FE_H")
     assert (work / "posterior.nc").read_bytes() == before
 
 

@@ -80,7 +80,7 @@ def test_editable_install_finds_models(tmp_path):
 BASE = {"constants", "errors", "nodes", "parallel", "parameters"}
 BELOW_RESULTS = BASE | {"stars", "dynamics", "surface"}
 ALL = BELOW_RESULTS | {"classical", "generative", "models"}
-RESULTS = {"schema", "inference", "results"}
+RESULTS = {"schema", "origins", "inference", "results"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "stars": BASE | {"dynamics"},
@@ -90,7 +90,8 @@ MAY_IMPORT = {
     "generative": BELOW_RESULTS,
     "models": BELOW_RESULTS | {"generative"},
     "schema": ALL,
-    "inference": ALL | {"schema"},
+    "origins": BELOW_RESULTS,
+    "inference": ALL | {"schema", "origins"},
     "results": BASE | {"schema"},
     "compare": ALL | RESULTS,
     "plot": ALL | RESULTS | {"compare"},

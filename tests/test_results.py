@@ -12,6 +12,7 @@ from otibayes import inference, schema
 from otibayes.classical.objective import Settings
 from otibayes.dynamics import MILKY_WAY
 from otibayes.errors import InputError
+from otibayes.origins import identity
 from otibayes.parameters import TABLE
 
 NAMES = [p.name for p in TABLE]
@@ -168,15 +169,15 @@ def test_same_seed_same_classical_result(stars, classical):
 
 def test_identity_follows_from_every_input(stars):
     settings = inference.sample_settings()
-    name = inference.identity(stars, None, 0, settings)
-    assert name == inference.identity(oti.embedded_stars()[:120], ["MG_FE", "FE_H"], 0, settings)
+    name = identity(stars, None, 0, settings)
+    assert name == identity(oti.embedded_stars()[:120], ["MG_FE", "FE_H"], 0, settings)
     others = [
         (stars[:119], None, 0, settings),
         (stars, ["MG_FE"], 0, settings),
         (stars, None, 1, settings),
         (stars, None, 0, inference.sample_settings(draws=499)),
     ]
-    assert len({name, *(inference.identity(*other) for other in others)}) == 5
+    assert len({name, *(identity(*other) for other in others)}) == 5
 
 
 def test_missing_errors_are_equal_weights(stars):

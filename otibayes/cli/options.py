@@ -95,10 +95,12 @@ def key_values(texts: Sequence[str], what: str) -> dict[str, str]:
     return pairs
 
 
-def read_catalogue(path: Path, columns: Sequence[str], zero_point: float, elements: str | None) -> "Stars":
+def read_catalogue(
+    path: Path, columns: Sequence[str], zero_point: float, elements: str | None, extra: Sequence[str] = ()
+) -> "Stars":
     from ..stars import read_stars
 
-    stars = read_stars(path, key_values(columns, "the column"), element_names(elements), zero_point)
+    stars = read_stars(path, key_values(columns, "the column"), element_names(elements), zero_point, extra)
     for note in stars.provenance.notes:
         click.echo(f"{path.name}: {note}")
     return stars

@@ -1,10 +1,13 @@
 """The generative path."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..errors import InputError
 from .options import (
     check_output,
     delta_option,
@@ -42,7 +45,11 @@ __all__ = ["sample"]
     "--basis-size", type=int, help="Basis functions of 'hilbert'. Default: as the field's length scales ask for."
 )
 @delta_option
-@click.option("--resume", is_flag=True, help="Keep the output where it is already the result of these very inputs.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where a run of these very inputs was killed.",
+)
 @file_option("Result to write, netCDF (.nc).")
 def sample(
     stars: Path,
@@ -57,6 +64,10 @@ def sample(
 ) -> None:
     """The posterior of the mass model: abundances as a Gaussian process over actions, sampled with NUTS.
 
+    What is done so far is kept beside the output, in FILE.checkpoint, until the end. A run that was killed or
+    interrupted goes on from there with --resume, to the very draws of an uninterrupted one. Ctrl-C writes the draws so
+    far, if any, marked incomplete.
+
     Example: otibayes sample stars.fits --elements MG_FE,FE_H --seed 0 --output posterior.nc
     """
     from .. import inference, results
@@ -64,14 +75,20 @@ def sample(
     options["delta"] = number_or_name(delta)
     settings = inference.sample_settings(**options)
     check_output(output)
-    read = read_catalogue(stars, columns, zero_point, elements)
+    read = read_catalogue(stars, columns, zero_point, elements, inference.needs(options["model"]))
+    names = element_names(elements)
     if resume and output.exists():
-        wanted = inference.identity(read, element_names(elements), seed, settings)
-        if results.load(output).attrs.get("identity") == wanted:
-            click.echo(f"kept: {output} is the result of these stars, settings, seed and version")
+        wanted = inference.sample_origins(read, names, seed, options["model"], settings)
+        if _is_done(output, wanted):
+            click.echo(f"kept: {output} is the complete result of these stars, settings, seed and version")
             return
-        click.echo(f"{output} is of other stars, settings, seed or version; starting anew")
-    tree = inference.sample(read, element_names(elements), seed=seed, **options)
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    go_on = f"kept: {checkpoint}; the same command with --resume goes on from there"
+    try:
+        tree = inference.sample(read, names, seed=seed, checkpoint=checkpoint, resume=resume, **options)
+    except KeyboardInterrupt:
+        click.echo(f"Error: interrupted before there were draws; {go_on}", err=True)
+        click.get_current_context().exit(130)
     results.save(tree, output)
     a = tree.attrs
     click.echo(
@@ -79,3 +96,23 @@ def sample(
         + ("" if a["converged"] else ": NOT CONVERGED, sample longer")
     )
     click.echo(f"written: {output}")
+    if a["complete"]:
+        shutil.rmtree(checkpoint)
+        return
+    done = tree["posterior"].sizes["draw"]
+    click.echo(f"Error: interrupted: {done} of {options['draws']} draws of each chain are in it; {go_on}", err=True)
+    click.get_current_context().exit(130)
+
+
+def _is_done(output: Path, inputs: dict[str, Any]) -> bool:
+    """Whether the output is the complete result of these inputs; `InputError` where it is of others."""
+    from ..generative import differences
+    from ..results import load
+
+    before = load(output, "posterior").attrs
+    if different := differences(json.loads(before.get("inputs", "{}")), inputs):
+        raise InputError(
+            f"{output} is of another run: {'; '.join(different)}; give another --output, or leave --resume out to"
+            " replace it"
+        )
+    return bool(before["complete"])

@@ -28,6 +28,7 @@ __all__ = [
     "make_basis",
     "prior_root",
     "reduced",
+    "size",
     "spectrum",
 ]
 
@@ -124,6 +125,11 @@ def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float
     values, vectors = scipy.linalg.eigh(root[:, None] * gram * root[None, :])
     first = min(int(np.searchsorted(np.cumsum(np.maximum(values, 0)), dropped)), len(values) - 1)
     return basis._replace(envelope=envelope, vectors=vectors[:, first:][:, ::-1])
+
+
+def size(basis: Basis) -> int:
+    """Number of `features`."""
+    return len(basis.degrees) if basis.vectors is None else basis.vectors.shape[1]
 
 
 def features(basis: Basis, x: jax.Array) -> jax.Array:

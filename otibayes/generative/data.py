@@ -1,7 +1,7 @@
 """The stars as the likelihood sees them: actions as a function of theta, and abundances in fixed units."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -115,8 +115,9 @@ class Data:
     """N stars with E elements, in fixed units.
 
     `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre` (E,), over `scale` (E,)
-    [dex]; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,) indices into the given stars. A
-    `Basis`, which "hilbert" needs, comes by `resolving`.
+    [dex]; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,) indices into the given stars; `linear`
+    (N, K), columns besides the actions that abundances may depend on linearly, or None. A `Basis`, which "hilbert"
+    needs, comes by `resolving`.
     """
 
     stars: jax.Array
@@ -128,6 +129,7 @@ class Data:
     extent: np.ndarray
     kept: np.ndarray
     model: MassModel
+    linear: jax.Array | None = None
     basis: Any = None
 
     def __len__(self) -> int:
@@ -179,11 +181,13 @@ def corners(model: MassModel) -> list[Any]:
     return [theta for theta in points if bool(model.allowed(theta))]
 
 
-def prepare(stars: Any, elements: Sequence[str], model: MassModel, delta: Any = "orbit") -> Data:
-    """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `elements`.
+def prepare(
+    stars: Any, elements: Sequence[str], model: MassModel, delta: Any = "orbit", extra: Sequence[str] = ()
+) -> Data:
+    """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `elements` and all `extra`.
 
     Stars unbound or unsolved at any allowed point of a coarse grid over the prior are left out, for every theta alike.
-    Raises `InputError` for fewer than 30 stars, or an element that does not vary.
+    Raises `InputError` for fewer than 30 stars, or an element or extra column that does not vary.
     """
     vectors = jnp.asarray(stars.heliocentric)
     fiducial = model.Parameters()
@@ -196,11 +200,17 @@ def prepare(stars: Any, elements: Sequence[str], model: MassModel, delta: Any = 
     if len(kept) < _LEAST_STARS:
         raise InputError(f"only {len(kept)} stars can be used, of {len(x[0])}; the model needs {_LEAST_STARS} or more")
 
-    Y = np.stack([np.asarray(stars.abundances[e], float)[kept] for e in elements], 1)
-    centre, scale = Y.mean(0), Y.std(0)
-    for element, sd in zip(elements, scale, strict=True):
-        if not sd > 1e-9:
-            raise InputError(f"{element} is the same for all {len(kept)} stars, which can tell nothing; leave it out")
+    standard, centre, scale = _standard({e: stars.abundances[e] for e in elements}, kept)
     extent = np.stack([x[:, kept].min((0, 1)), x[:, kept].max((0, 1))])
-    standard = jnp.asarray((Y - centre) / scale)
-    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, extent, kept, model)
+    linear = _standard({name: stars.extra[name] for name in extra}, kept)[0] if extra else None
+    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, extent, kept, model, linear)
+
+
+def _standard(columns: Mapping[str, Any], kept: np.ndarray) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+    """The stars `kept` of columns (N,), less their mean and over their standard deviation, and these two."""
+    values = np.stack([np.asarray(column, float)[kept] for column in columns.values()], 1)
+    centre, scale = values.mean(0), values.std(0)
+    for name, sd in zip(columns, scale, strict=True):
+        if not sd > 1e-9:
+            raise InputError(f"{name} is the same for all {len(kept)} stars, which can tell nothing; leave it out")
+    return jnp.asarray((values - centre) / scale), centre, scale

@@ -68,7 +68,7 @@ class Exact:
 
     def __init__(self, data: Data, potential: Callable[[Any, Statistic], Any], places: np.ndarray) -> None:
         self.data, self.places = data, places
-        self._statistic = jax.jit(lambda x: statistic(data.basis, x, data.Y))
+        self._statistic = jax.jit(lambda x: statistic(data.basis, x, data.Y, data.linear))
         self._potential = jax.jit(potential)
         one = lambda flat: jnp.stack([*from_unbounded(flat[places], data.model)])  # noqa: E731
         self._theta = jax.jit(jnp.vectorize(one, signature="(p)->(d)"))

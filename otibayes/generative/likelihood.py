@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from tinygp import GaussianProcess, kernels
 
 from ..errors import InputError
-from .basis import Basis, even_kernel, features, inputs, linear_terms, prior_root
+from .basis import Basis, even_kernel, features, inputs, linear_terms, prior_root, size
 from .data import Data
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Likelihood",
     "Statistic",
     "dense_log_likelihood",
+    "design",
     "hilbert_log_likelihood",
     "statistic",
     "variance_ratio",
@@ -38,7 +39,7 @@ LINEAR_WIDTH = 30.0  # prior sd of the linear terms' coefficients, in residual s
 class Statistic(NamedTuple):
     """What hilbert_log_likelihood needs of N stars: sufficient for every hyperparameter where weights are common.
 
-    Of the design matrix Phi (N, M), its first 4 columns linear terms in units of their prior: `factor` (M, M), lower
+    Of the `design` matrix Phi (N, M), its first columns linear terms in units of their prior: `factor` (M, M), lower
     triangular, of 1 + Phi^T Phi; `projection` (M, E) = factor^-1 Phi^T Y; `square` (E, E) = Y^T Y; `count` = N.
 
     A response surface carries it better than the Gram matrix itself: its errors are in units of what the stars say, and
@@ -51,9 +52,16 @@ class Statistic(NamedTuple):
     count: Any
 
 
-def statistic(basis: Basis, x: jax.Array, Y: jax.Array) -> Statistic:
-    """The statistic of inputs x (N, 3) and abundances Y (N, E)."""
-    phi = jnp.concatenate([LINEAR_WIDTH * linear_terms(x), jax.vmap(lambda point: features(basis, point))(x)], 1)
+def design(basis: Basis, x: jax.Array, linear: Any = None) -> jax.Array:
+    """Phi (N, M) at inputs x (N, 3): linear terms in units of their prior, those of actions and then any `linear`
+    (N, K) besides, and the features of the basis."""
+    terms = linear_terms(x) if linear is None else jnp.concatenate([linear_terms(x), linear], 1)
+    return jnp.concatenate([LINEAR_WIDTH * terms, jax.vmap(lambda point: features(basis, point))(x)], 1)
+
+
+def statistic(basis: Basis, x: jax.Array, Y: jax.Array, linear: Any = None) -> Statistic:
+    """The statistic of inputs x (N, 3), abundances Y (N, E) and further columns `linear` (N, K)."""
+    phi = design(basis, x, linear)
     factor = jnp.linalg.cholesky(jnp.eye(phi.shape[1]) + phi.T @ phi)
     projection = jax.scipy.linalg.solve_triangular(factor, phi.T @ Y, lower=True)
     return Statistic(factor, projection, Y.T @ Y, jnp.asarray(float(Y.shape[0])))
@@ -108,7 +116,7 @@ def hilbert_log_likelihood(
     """
     rotation, d = _rotation(amplitude, scatter_cholesky)
     square = jnp.einsum("ie,ij,je->e", rotation, data.square, rotation)
-    linear = linear_terms(jnp.zeros(3)).size
+    linear = data.factor.shape[0] - size(basis)
     root = jax.scipy.linalg.block_diag(jnp.eye(linear), prior_root(basis, kernel, lengths))
     gram = root.T @ (data.factor @ data.factor.T - jnp.eye(len(root))) @ root
     projection = root.T @ (data.factor @ (data.projection @ rotation))
@@ -123,20 +131,23 @@ def hilbert_log_likelihood(
 
 
 def dense_log_likelihood(
-    x: jax.Array, Y: jax.Array, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any
+    x: jax.Array, Y: jax.Array, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any, linear: Any = None
 ) -> Any:
     """The same density by one tinygp Gaussian process over the N stars for each rotated element: N^3, for N <= 2,000.
 
-    x (N, 3) inputs, Y (N, E) abundances; the rest as `hilbert_log_likelihood`.
+    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, K) further columns; the rest as `hilbert_log_likelihood`.
     """
     rotation, d = _rotation(amplitude, scatter_cholesky)
     even = even_kernel(kernel, lengths)
 
+    points = x if linear is None else jnp.concatenate([x, linear], 1)
+
+    def terms(a: Any) -> Any:
+        return jnp.concatenate([linear_terms(a[:3]), a[3:]])
+
     def process(d: Any, y: Any) -> Any:
-        covariance = kernels.Custom(
-            lambda a, b: d * even(a, b) + LINEAR_WIDTH**2 * jnp.dot(linear_terms(a), linear_terms(b))
-        )
-        return GaussianProcess(covariance, x, diag=jnp.ones(x.shape[0])).log_probability(y)
+        covariance = kernels.Custom(lambda a, b: d * even(a[:3], b[:3]) + LINEAR_WIDTH**2 * jnp.dot(terms(a), terms(b)))
+        return GaussianProcess(covariance, points, diag=jnp.ones(x.shape[0])).log_probability(y)
 
     unit_noise = jax.vmap(process, in_axes=(0, 1))(d, Y @ rotation)
     half_log_two_pi = 0.5 * Y.size * jnp.log(2 * jnp.pi)
@@ -179,7 +190,7 @@ class Likelihood:
             return 0.0
         if self.kind == "dense":
             x = inputs(self.data.actions(theta))
-            value = dense_log_likelihood(x, self.data.Y, kernel, lengths, amplitude, scatter_cholesky)
+            value = dense_log_likelihood(x, self.data.Y, kernel, lengths, amplitude, scatter_cholesky, self.data.linear)
         else:
             if self.data.basis is None:
                 raise InputError("likelihood 'hilbert' needs a basis: Data.resolving")
@@ -188,4 +199,4 @@ class Likelihood:
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
     def _statistic(self, theta: Any) -> Statistic:
-        return statistic(self.data.basis, inputs(self.data.actions(theta)), self.data.Y)
+        return statistic(self.data.basis, inputs(self.data.actions(theta)), self.data.Y, self.data.linear)

@@ -5,7 +5,7 @@ three times as long; its parallel ones need the user to set a number of devices 
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +16,12 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..parallel import cores
+from .checkpoint import FORGETFUL, Checkpoint
 
-__all__ = ["Settings", "sample_nuts"]
+__all__ = ["LEAST_DRAWS", "Settings", "sample_nuts"]
 
-_STEPS = 25  # iterations between two looks at the chains
+LEAST_DRAWS = 4  # of a chain: with fewer nothing can be said of its convergence
+_STEPS = 10  # iterations of a chain between two looks at it
 _TARGET_ACCEPT = 0.8
 
 
@@ -31,6 +33,10 @@ class Settings(NamedTuple):
     draws: int = 850
     seed: int = 0
 
+    def kept(self, iterations: int) -> int:
+        """How many of the first so many iterations are draws to keep."""
+        return min(max(iterations - self.warmup, 0), self.draws)
+
 
 # The sampler's matrices are small: BLAS threads would spend many times its work in waiting for one another.
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -41,13 +47,17 @@ def sample_nuts(
     covariance: np.ndarray,
     settings: Settings,
     description: str = "NUTS",
+    checkpoint: Checkpoint = FORGETFUL,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draws (chain, draw, P) of exp(-potential(flat, context)), and statistics (chain, draw) by their ArviZ names.
 
     `context` is any pytree. Chains start at draws of the Gaussian of this centre (P,) and covariance (P, P), which is
-    also the first metric.
+    also the first metric. Every few iterations, of adaptation too, go to the `checkpoint` under names that begin with
+    the description, and are taken from there. Interrupted (Ctrl-C) with at least `LEAST_DRAWS` draws of each chain, it
+    returns those; with fewer it raises `KeyboardInterrupt`.
     """
     total = settings.warmup + settings.draws
+    blocks = -(-total // _STEPS)
 
     def kernel(context: Any) -> NUTS:
         return NUTS(
@@ -72,6 +82,7 @@ def sample_nuts(
                 "lp": -state.potential_energy,
                 "diverging": state.diverging,
                 "n_steps": state.num_steps,
+                "tree_depth": jnp.log2(state.num_steps).astype(int) + 1,
                 "acceptance_rate": state.accept_prob,
                 "energy": state.energy,
                 "step_size": state.adapt_state.step_size,
@@ -82,23 +93,81 @@ def sample_nuts(
 
     rng = np.random.default_rng([settings.seed, 0x6E757473])
     starts = centre + rng.standard_normal((settings.chains, centre.size)) @ np.linalg.cholesky(covariance).T
-    keys = jax.random.split(jax.random.key(settings.seed), settings.chains)
-    found = []
-    with (
-        ThreadPoolExecutor(cores()) as pool,
-        tqdm(total=settings.chains * total, desc=description, unit="iteration", disable=None) as bar,
-    ):
-        states = list(pool.map(lambda key, start: begin(context, key, start), keys, jnp.asarray(starts)))
+    keys = jax.random.split(jax.random.PRNGKey(settings.seed), settings.chains)
+    block_like = jax.eval_shape(lambda key, start: advance(context, begin(context, key, start)), keys[0], starts[0])
 
-        def forward(state: Any) -> tuple[Any, Any]:
-            state, made = advance(context, state)
-            made = jax.tree.map(np.asarray, made)
-            bar.update(_STEPS)
-            return state, made
+    def name(chain: int, block: int) -> str:
+        return f"{description.replace(', ', '-').lower()}-chain{chain}-{(block + 1) * _STEPS:06d}"
 
-        for _ in range(-(-total // _STEPS)):
-            made = list(pool.map(forward, states))
-            states = [state for state, _ in made]
-            found.append(jax.tree.map(lambda *chains: np.stack(chains), *(values for _, values in made)))
-    kept = slice(settings.warmup, total)
-    return jax.tree.map(lambda *rounds: np.concatenate(rounds, 1)[:, kept], *found)
+    def kept(chain: int) -> tuple[Any, list[Any]]:
+        """The chain's state, None at its start, and what it made so far."""
+        state: Any = None
+        made: list[Any] = []
+        while (block := checkpoint.get(name(chain, len(made)), block_like)) is not None:
+            state = block[0]
+            made.append(block[1])
+        return state, made
+
+    def forward(chain: int, state: Any) -> Any:
+        state = begin(context, keys[chain], starts[chain]) if state is None else state
+        return jax.tree.map(np.asarray, advance(context, state))
+
+    begun = [kept(chain) for chain in range(settings.chains)]
+    states, made = [state for state, _ in begun], [made for _, made in begun]
+    with ThreadPoolExecutor(cores()) as pool, _Bar(description, settings, made) as bar:
+        # a chain's next block is begun when its last one is done: none waits for the longest trajectory of another
+        running: dict[Future, int] = {}
+
+        def submit(chain: int) -> None:
+            if len(made[chain]) < blocks:
+                running[pool.submit(forward, chain, states[chain])] = chain
+
+        try:
+            for chain in range(settings.chains):
+                submit(chain)
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    chain = running.pop(future)
+                    block = future.result()
+                    checkpoint.put(name(chain, len(made[chain])), block)
+                    states[chain] = block[0]
+                    made[chain].append(block[1])
+                    bar.show()
+                    submit(chain)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            if settings.kept(min(map(len, made)) * _STEPS) < LEAST_DRAWS:
+                raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+    shown = slice(settings.warmup, min(total, min(map(len, made)) * _STEPS))
+    chains = [jax.tree.map(lambda *blocks: np.concatenate(blocks)[shown], *blocks) for blocks in made]
+    return jax.tree.map(lambda *chains: np.stack(chains), *chains)
+
+
+class _Bar:
+    """Progress over all chains: iterations done, time left, and divergences since adaptation."""
+
+    def __init__(self, description: str, settings: Settings, made: list[list[Any]]) -> None:
+        self.settings, self.made = settings, made
+        total = settings.chains * (settings.warmup + settings.draws)
+        name = f"{description}, {settings.chains} chains"
+        self.bar = tqdm(total=total, initial=self._done(), desc=name, unit="iteration", disable=None)
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.close()
+
+    def _done(self) -> int:
+        return sum(min(len(m) * _STEPS, self.settings.warmup + self.settings.draws) for m in self.made)
+
+    def show(self) -> None:
+        self.bar.update(self._done() - self.bar.n)
+        if self.bar.disable:
+            return
+        adapting = sum(len(m) * _STEPS < self.settings.warmup for m in self.made)
+        after = [np.concatenate([b[1]["diverging"] for b in m])[self.settings.warmup :].sum() for m in self.made if m]
+        told = f"{adapting} adapting, " if adapting else ""
+        self.bar.set_postfix_str(f"{told}{int(sum(after))} divergences")

@@ -1,7 +1,7 @@
 """Sampling a model: find the maximum, whiten by the curvature there, expand the response surface, sample, check."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from tqdm.auto import tqdm
 
 from .. import surface as response
 from ..errors import InputError
+from .basis import Basis
+from .checkpoint import FORGETFUL, Checkpoint
 from .data import Calls, Data, corners
 from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, region_about, report
 from .likelihood import Likelihood, variance_ratio
@@ -38,12 +40,15 @@ Model = Callable[[Likelihood], None]
 
 
 class Posterior(NamedTuple):
-    """Draws (chain, draw, ...) of every site, sampler statistics (chain, draw), the mode, and the surface's report."""
+    """Draws (chain, draw, ...) of every site, sampler statistics (chain, draw), the mode, the surface's report, whether
+    all draws asked for are there, and the data with the basis that was used."""
 
     draws: dict[str, np.ndarray]
     statistics: dict[str, np.ndarray]
     mode: dict[str, np.ndarray]
     report: SurfaceReport | None
+    complete: bool
+    data: Data
 
 
 class _Space(NamedTuple):
@@ -158,34 +163,57 @@ def sample_posterior(
     surface: bool = True,
     basis_size: int | None = None,
     settings: Settings = Settings(),  # noqa: B008
+    checkpoint: Checkpoint = FORGETFUL,
 ) -> Posterior:
     """Sample `model` given `data` with NUTS; see `otibayes.sample` for the arguments.
 
     The maximum and its curvature give the first metric. With `surface`, the statistic of "hilbert" is expanded in a
     region that a short pilot run places, and that is placed anew, by the draws, should any leave it. The pilot also
     tells which length scales and amplitudes the basis must serve; before, the prior does.
+
+    What the `checkpoint` has is not computed again. Interrupted (Ctrl-C) once there are draws to keep, it returns
+    those, incomplete and without a report; before, it raises `KeyboardInterrupt`.
     """
     check_surface(kind, surface)
     if kind == "hilbert":
         keys = jax.random.split(jax.random.key(settings.seed), _PRIOR_DRAWS)
         calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), data, keys)
-        data = data.resolving(calls, np.array(corners(data.model)), basis_size)
+        data = _kept_basis(checkpoint, "prior", data, calls, np.array(corners(data.model)), basis_size)
     space = _space(model, data)
     potential = _potential(model, Likelihood(data, kind), space)
-    mode, gradient = _find_mode(potential, space.start)
-    covariance = _covariance(gradient, mode)
+
+    def maximum() -> tuple[np.ndarray, np.ndarray]:
+        mode, gradient = _find_mode(potential, space.start)
+        return mode, _covariance(gradient, mode)
+
+    mode, covariance = checkpoint.keep("maximum", maximum, (0, 0))
+    about = None
     if surface:
-        flat, statistics, about = _on_surface(data, model, space, mode, covariance, basis_size, settings)
+        data, flat, statistics, about = _on_surface(
+            data, model, space, mode, covariance, basis_size, settings, checkpoint
+        )
     else:
-        flat, statistics = sample_nuts(lambda flat, _: potential(flat), None, mode, covariance, settings)
-        about = None
+        flat, statistics = sample_nuts(
+            lambda flat, _: potential(flat), None, mode, covariance, settings, checkpoint=checkpoint
+        )
     values = jax.jit(jax.vmap(jax.vmap(space.constrain)))(flat)
     return Posterior(
         {name: np.asarray(value) for name, value in values.items()},
         statistics,
         {name: np.asarray(value) for name, value in space.constrain(mode).items()},
         about,
+        flat.shape[1] == settings.draws,
+        data,
     )
+
+
+def _kept_basis(
+    checkpoint: Checkpoint, name: str, data: Data, calls: Calls, thetas: np.ndarray, size: int | None
+) -> Data:
+    """`Data.resolving` through the checkpoint: another number of cores could turn a basis' vectors about."""
+    like = Basis._make([np.empty(0)] * len(Basis._fields))
+    basis = checkpoint.keep(f"basis-{name}", lambda: data.resolving(calls, thetas, size).basis, like)
+    return replace(data, basis=basis)
 
 
 def _on_surface(
@@ -196,7 +224,8 @@ def _on_surface(
     covariance: np.ndarray,
     basis_size: int | None,
     settings: Settings,
-) -> tuple[np.ndarray, dict[str, np.ndarray], SurfaceReport]:
+    checkpoint: Checkpoint,
+) -> tuple[Data, np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
     def on_source(data: Data, source: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return _potential(model, Likelihood(data, source=source), space)
 
@@ -217,24 +246,29 @@ def _on_surface(
     exact = exactly(data)
     expanded, _ = expanded_about(exact, every, _DEGREES[:1])
     pilot = _PILOT._replace(seed=settings.seed)
-    flat, _ = sample_nuts(approximately(data), expanded.lean(), centre, covariance, pilot, "NUTS, pilot")
+    flat, _ = sample_nuts(approximately(data), expanded.lean(), centre, covariance, pilot, "NUTS, pilot", checkpoint)
+    if flat.shape[1] < pilot.draws:
+        raise KeyboardInterrupt
 
     every = flat.reshape(-1, centre.size)
     calls = _calls(lambda probe, flat: _potential(model, probe, space)(flat), data, every)
     thetas = rng.choice(exact.theta(every), _BASIS_THETAS, replace=False)
-    data = data.resolving(calls, thetas, basis_size)
+    data = _kept_basis(checkpoint, "pilot", data, calls, thetas, basis_size)
     exact, finer, approximate = exactly(data), exactly(data.finer(calls, thetas)), approximately(data)
     on_surface = jax.jit(approximate)
     for attempt in range(1, _ATTEMPTS + 1):
         centre, covariance = every.mean(0), np.cov(every.T)
         expanded, held_out = expanded_about(exact, every, _DEGREES)
         lean = expanded.lean()
-        flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings)
+        name = f"NUTS, attempt {attempt}" if attempt > 1 else "NUTS"
+        flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings, name, checkpoint)
+        if flat.shape[1] < settings.draws:
+            return data, flat, statistics, None
         every = flat.reshape(-1, centre.size)
         read = partial(on_surface, expanded=lean)
         about = report(exact, finer, read, expanded, held_out, attempt, every, settings.seed)
         if about.trusted:
-            return flat, statistics, about
+            return data, flat, statistics, about
     raise InputError(
         f"the response surface cannot be trusted after {_ATTEMPTS} attempts: draws go to {about.farthest:.1f} of"
         f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by {about.shift:.2f}"

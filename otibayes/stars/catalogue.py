@@ -69,6 +69,7 @@ def read_stars(
     columns: Mapping[str, str] | None = None,
     elements: Sequence[str] | None = None,
     parallax_zero_point: float = 0.0,
+    extra: Sequence[str] = (),
 ) -> Stars:
     """Read stars from a FITS, ECSV, CSV or Parquet table.
 
@@ -76,7 +77,7 @@ def read_stars(
     [mas/yr], `radial_velocity` [km/s], each with an optional `_error`; abundances [dex] such as `FE_H`, `MG_FE`, with
     an optional `_ERR`. `columns` maps ours to theirs, {"radial_velocity": "rv"}. A unit in the table is honoured; where
     there is none, the ones above are meant. `elements` are those to read; by default every column named like X_H, X_FE
-    or X_M.
+    or X_M. `extra` are further columns to carry, as they are, e.g. LOGG and TEFF.
 
     distance [kpc] = 1 / (parallax - parallax_zero_point) [mas]: Gaia's own sense of the zero point (Lindegren et al.
     2018, 2021), which is negative: -0.05 adds 0.05 mas to every parallax and brings the stars nearer.
@@ -137,6 +138,7 @@ def read_stars(
     )
     row = np.arange(len(table))
     measured = {"abundances": abundances, "errors": errors, "astrometric_errors": astrometric_errors}
+    measured["extra"] = {name: get[name] for name in extra}
     return Stars(**values, **measured, row=row, provenance=provenance)[keep]  # type: ignore[arg-type]
 
 

@@ -37,7 +37,7 @@ class Provenance:
     jax.tree_util.register_dataclass,
     data_fields=[
         *("ra", "dec", "distance", "pmra", "pmdec", "radial_velocity"),
-        *("abundances", "errors", "astrometric_errors", "row"),
+        *("abundances", "errors", "astrometric_errors", "extra", "row"),
     ],
     meta_fields=["provenance"],
 )
@@ -47,8 +47,8 @@ class Stars:
 
     `ra`, `dec` [deg, ICRS], `distance` [kpc], `pmra` (with cos dec), `pmdec` [mas/yr], `radial_velocity` [km/s,
     heliocentric]. `abundances` [dex] by element, NaN where missing; `errors` [dex] for those elements that have them;
-    `astrometric_errors` by the name of the quantity, in its unit, for those that have them. `row` counts rows of the
-    source table from 0.
+    `astrometric_errors` by the name of the quantity, in its unit, for those that have them; `extra` by name what a
+    model may ask for besides, e.g. LOGG and TEFF. `row` counts rows of the source table from 0.
     """
 
     ra: Any
@@ -60,6 +60,7 @@ class Stars:
     abundances: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, Any] = field(default_factory=dict)
     astrometric_errors: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     row: Any = None
     provenance: Provenance = Provenance()
 
