@@ -22,7 +22,10 @@ _HOMES = {
     ),
     **dict.fromkeys(["fit_classical", "sample"], "inference"),
     **dict.fromkeys(["load", "save"], "results"),
-    **dict.fromkeys(["plot_comparison", "plot_selection"], "plot"),
+    "profiles": "curves",
+    **dict.fromkeys(["field_at", "vertical_plane"], "field"),
+    "null_test": "nulltest",
+    **dict.fromkeys(["plot_comparison", "plot_field", "plot_null_test", "plot_profiles", "plot_selection"], "plot"),
 }
 
 __all__ = ["compare", *_HOMES]

@@ -24,6 +24,7 @@ from .generative import (
     Likelihood,
     NutsSettings,
     check_surface,
+    draw_all,
     open_checkpoint,
     prepare,
     sample_posterior,
@@ -37,6 +38,7 @@ __all__ = [
     "classical_settings",
     "fit_classical",
     "load_model",
+    "mass_model_of",
     "needs",
     "sample",
     "sample_origins",
@@ -191,9 +193,9 @@ def sample(
         settings=NutsSettings(chains, warmup, draws, seed),
         checkpoint=kept,
     )
-    groups = posterior_groups(found, data)
+    groups = posterior_groups(found, draw_all(function, found.data, found.draws, found.statistic, seed))
     stars = _without(stars, data.kept, "undefined actions within the prior")
-    groups["constant_data"] = constant_data(stars, elements, np.asarray(data.delta))
+    groups["constant_data"] = constant_data(stars, elements, np.asarray(data.delta), extra)
     name = digest(json.dumps(told, sort_keys=True))
     tree = as_tree("posterior", groups, stars, elements, seed, chosen, mass_model, name)
     tree.attrs |= convergence(groups["posterior"], groups["sample_stats"])
@@ -349,6 +351,21 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     if len(needed) != 1:
         raise InputError(f"{path}: {function.__name__} must take one argument, the likelihood; it takes {len(needed)}")
     return function
+
+
+def mass_model_of(posterior: xr.DataTree, given: MassModel | None = None) -> MassModel:
+    """The mass model of a result: the one `given`, else that of its generative model, if shipped, else the default.
+
+    Raises `InputError` where its parameters are not those of the result.
+    """
+    from . import models
+
+    name = json.loads(posterior.attrs["settings"]).get("model", "")
+    model = given or _needs(getattr(models, name, lambda _: None), None)[0]
+    wanted = posterior.attrs["parameters"]
+    if ",".join(model.Parameters._fields) != wanted:
+        raise InputError(f"the result's parameters are {wanted}, the mass model's are not; give its own as mass_model")
+    return model
 
 
 def needs(model: str | os.PathLike[str] | Model) -> tuple[str, ...]:

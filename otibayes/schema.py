@@ -21,7 +21,7 @@ from .classical.bootstrap import ClassicalFit
 from .classical.joint import joint_gls, joint_product
 from .dynamics import MassModel, derived_quantities
 from .errors import InputError
-from .generative import Data, Posterior
+from .generative import Data, Drawn, Field, Posterior
 from .stars import Stars
 
 __all__ = [
@@ -75,7 +75,8 @@ def quantities(values: np.ndarray, dims: tuple[str, ...], model: MassModel) -> d
     return {name: (dims, array, _described(name, model)) for name, array in named.items()}
 
 
-def constant_data(stars: Stars, elements: Sequence[str], delta: np.ndarray) -> xr.Dataset:
+def constant_data(stars: Stars, elements: Sequence[str], delta: np.ndarray, extra: Sequence[str] = ()) -> xr.Dataset:
+    """Of the stars used: where they are in the catalogue, what was measured, and Delta."""
     row = np.arange(len(stars)) if stars.row is None else np.asarray(stars.row)
     missing = np.full(len(stars), np.nan)
     errors = np.stack([stars.errors.get(e, missing) for e in elements], 1)
@@ -85,8 +86,15 @@ def constant_data(stars: Stars, elements: Sequence[str], delta: np.ndarray) -> x
             "abundances": (("star", "element"), np.stack([stars.abundances[e] for e in elements], 1), {"units": "dex"}),
             "abundance_errors": (("star", "element"), errors, {"units": "dex"}),
             "delta": ("star", delta, {"units": "kpc"}),
+            "heliocentric": (
+                ("star", "coordinate"),
+                np.asarray(stars.heliocentric),
+                {"units": "kpc, km/s", "long_name": "position and velocity relative to the Sun, Galactocentric axes"},
+            ),
+            **{name: ("star", np.asarray(stars.extra[name])) for name in extra},
         },
-        {"element": list(elements)},
+        {"element": list(elements), "coordinate": ["x", "y", "z", "vx", "vy", "vz"]},
+        {"extra": ",".join(extra)},
     )
 
 
@@ -204,7 +212,8 @@ def _hyperparameters(draws: Mapping[str, np.ndarray], data: Data, lead: tuple[st
     return variables
 
 
-def posterior_groups(found: Posterior, data: Data) -> dict[str, xr.Dataset]:
+def posterior_groups(found: Posterior, drawn: Drawn) -> dict[str, xr.Dataset]:
+    data = found.data
     elements = list(data.elements)
     coords = {"element": elements, "element_2": elements, "input": ["sqrt_J_R", "L_z", "sqrt_J_z"]}
     names = data.model.Parameters._fields
@@ -218,7 +227,9 @@ def posterior_groups(found: Posterior, data: Data) -> dict[str, xr.Dataset]:
     groups = {
         "posterior": group(found.draws, ("chain", "draw")),
         "sample_stats": xr.Dataset({name: (("chain", "draw"), values) for name, values in found.statistics.items()}),
+        "prior": group({name: values[None] for name, values in drawn.prior.items()}, ("chain", "draw")),
         "mode": group(found.mode, ()),
+        **_predictive(drawn, data, found.draws["z_sun"].shape[0]),
     }
     if found.report is not None:
         report = found.report
@@ -237,6 +248,64 @@ def posterior_groups(found: Posterior, data: Data) -> dict[str, xr.Dataset]:
             },
         )
     return groups
+
+
+def _predictive(drawn: Drawn, data: Data, chains: int) -> dict[str, xr.Dataset]:
+    """Predictions star by star, one variable an element, what was observed of the same stars, and the field itself."""
+    elements = list(data.elements)
+    coords = {"star": data.kept[drawn.stars]}
+    observed = data.centre + data.scale * np.asarray(data.Y[drawn.stars])
+
+    def by_element(values: np.ndarray, dims: tuple[str, ...], draw: np.ndarray | None = None) -> xr.Dataset:
+        named = {e: (dims, values[..., i], {"units": "dex"}) for i, e in enumerate(elements)}
+        return xr.Dataset(named, coords if draw is None else {**coords, "draw": draw})
+
+    if drawn.field is None or drawn.predicted is None or drawn.prior_predicted is None:
+        return {"observed_data": by_element(observed, ("star",))}
+    over = ("chain", "draw", "star")
+    shape = (chains, len(drawn.chosen))
+    predicted = drawn.predicted.reshape(*shape, *drawn.predicted.shape[1:])
+    prior = drawn.prior_predicted[None]
+    return {
+        "posterior_predictive": by_element(predicted, over, drawn.chosen),
+        "prior_predictive": by_element(prior, over, np.arange(prior.shape[1])),
+        "observed_data": by_element(observed, ("star",)),
+        "field": _field(drawn.field, data, shape).assign_coords(draw=drawn.chosen),
+    }
+
+
+def _field(field: Field, data: Data, shape: tuple[int, int]) -> xr.Dataset:
+    """All that the field follows from at some draws: coefficients of the design and what the design is."""
+    basis, parameters = data.basis, list(data.model.Parameters._fields)
+
+    def over(values: np.ndarray) -> np.ndarray:
+        return values.reshape(*shape, *values.shape[1:])
+
+    lead = ("chain", "draw")
+    return xr.Dataset(
+        {
+            "theta": ((*lead, "parameter"), over(field.theta)),
+            "coefficients": ((*lead, "function", "element"), over(field.coefficients)),
+            "lengths": ((*lead, "input"), over(field.call.lengths)),
+            "amplitude": ((*lead, "element"), over(field.call.amplitude)),
+            "scatter_cholesky": ((*lead, "element", "element_2"), over(field.call.scatter_cholesky)),
+            "centre": ("element", data.centre, {"units": "dex"}),
+            "scale": ("element", data.scale, {"units": "dex"}),
+            "low": ("input", basis.low),
+            "high": ("input", basis.high),
+            "basis_lengths": ("input", basis.lengths),
+            "degrees": (("cosine", "input"), basis.degrees),
+            "envelope": ("cosine", basis.envelope),
+            "vectors": (("cosine", "combination"), basis.vectors),
+        },
+        {
+            "element": list(data.elements),
+            "element_2": list(data.elements),
+            "input": ["sqrt_J_R", "L_z", "sqrt_J_z"],
+            "parameter": parameters,
+        },
+        {"kernel": field.kernel, "long_name": "field at some draws, in units of scale about centre"},
+    )
 
 
 def convergence(posterior: xr.Dataset, statistics: xr.Dataset) -> dict[str, Any]:

@@ -20,6 +20,7 @@ __all__ = [
     "MILKY_WAY",
     "MassModel",
     "circular_velocity_squared",
+    "density",
     "derived_quantities",
     "forces",
     "halo_mass",
@@ -148,7 +149,7 @@ def forces(R: Any, z: Any, theta: Any, model: MassModel = MILKY_WAY) -> tuple[ja
     return jax.grad(model.potential, (0, 1))(jnp.asarray(R, float), jnp.asarray(z, float), theta)
 
 
-def _density(potential: Potential, R: Any, z: Any, theta: Any) -> Any:
+def density(potential: Potential, R: Any, z: Any, theta: Any) -> Any:
     """Poisson's equation at one point: density [Msun/kpc^3]."""
     phi_R = jax.grad(potential, 0)
     phi_RR, phi_zz = jax.grad(phi_R, 0)(R, z, theta), jax.grad(jax.grad(potential, 1), 1)(R, z, theta)
@@ -165,9 +166,9 @@ def derived_quantities(theta: Any, model: MassModel = MILKY_WAY) -> dict[str, An
     nodes, weights = np.polynomial.legendre.leggauss(64)
     z = 0.55 * (nodes + 1)
     R0 = jnp.asarray(const.R0)
-    density = jax.vmap(lambda height: _density(model.potential, R0, height, theta))(jnp.asarray(z))
+    matter = jax.vmap(lambda height: density(model.potential, R0, height, theta))(jnp.asarray(z))
     derived = {
-        "Sigma_1p1": 2 * 0.55 * jnp.sum(weights * density) * const.PC**2,
+        "Sigma_1p1": 2 * 0.55 * jnp.sum(weights * matter) * const.PC**2,
         "K_z_1p1": forces(R0, jnp.asarray(1.1), theta, model)[1],
     }
     if hasattr(theta, "m_disk"):
@@ -177,5 +178,5 @@ def derived_quantities(theta: Any, model: MassModel = MILKY_WAY) -> dict[str, An
         derived["M_disk_over_M_halo"] = disk / halo
     if "halo" in model.components:
         height = theta.z_sun * const.PC
-        derived["rho_DM"] = _density(model.components["halo"], R0, height, theta) * const.PC**3
+        derived["rho_DM"] = density(model.components["halo"], R0, height, theta) * const.PC**3
     return derived

@@ -2,6 +2,7 @@
 
 from .checkpoint import FORGETFUL, differences, open_checkpoint
 from .data import Data, prepare
+from .field import Drawn, Field, draw_all
 from .likelihood import LIKELIHOODS, Likelihood
 from .nuts import Settings as NutsSettings
 from .priors import sample_parameters
@@ -11,11 +12,14 @@ __all__ = [
     "FORGETFUL",
     "LIKELIHOODS",
     "Data",
+    "Drawn",
+    "Field",
     "Likelihood",
     "NutsSettings",
     "Posterior",
     "check_surface",
     "differences",
+    "draw_all",
     "open_checkpoint",
     "prepare",
     "sample_parameters",

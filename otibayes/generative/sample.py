@@ -21,7 +21,7 @@ from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
 from .data import Calls, Data, corners
 from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, region_about, report
-from .likelihood import Likelihood, variance_ratio
+from .likelihood import Likelihood, Statistic, variance_ratio
 from .nuts import Settings, sample_nuts
 
 __all__ = ["Posterior", "check_surface", "sample_posterior"]
@@ -41,7 +41,8 @@ Model = Callable[[Likelihood], None]
 
 class Posterior(NamedTuple):
     """Draws (chain, draw, ...) of every site, sampler statistics (chain, draw), the mode, the surface's report, whether
-    all draws asked for are there, and the data with the basis that was used."""
+    all draws asked for are there, the data with the basis that was used, and the statistic of "hilbert" as a function
+    of theta (d,), from the surface where there is one."""
 
     draws: dict[str, np.ndarray]
     statistics: dict[str, np.ndarray]
@@ -49,6 +50,7 @@ class Posterior(NamedTuple):
     report: SurfaceReport | None
     complete: bool
     data: Data
+    statistic: Callable[[np.ndarray], Statistic]
 
 
 class _Space(NamedTuple):
@@ -175,10 +177,9 @@ def sample_posterior(
     those, incomplete and without a report; before, it raises `KeyboardInterrupt`.
     """
     check_surface(kind, surface)
-    if kind == "hilbert":
-        keys = jax.random.split(jax.random.key(settings.seed), _PRIOR_DRAWS)
-        calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), data, keys)
-        data = _kept_basis(checkpoint, "prior", data, calls, np.array(corners(data.model)), basis_size)
+    keys = jax.random.split(jax.random.key(settings.seed), _PRIOR_DRAWS)
+    calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), data, keys)
+    data = _kept_basis(checkpoint, "prior", data, calls, np.array(corners(data.model)), basis_size)
     space = _space(model, data)
     potential = _potential(model, Likelihood(data, kind), space)
 
@@ -189,10 +190,11 @@ def sample_posterior(
     mode, covariance = checkpoint.keep("maximum", maximum, (0, 0))
     about = None
     if surface:
-        data, flat, statistics, about = _on_surface(
+        data, found, flat, statistics, about = _on_surface(
             data, model, space, mode, covariance, basis_size, settings, checkpoint
         )
     else:
+        found = Exact(data, lambda flat, _: potential(flat), space.theta).statistic
         flat, statistics = sample_nuts(
             lambda flat, _: potential(flat), None, mode, covariance, settings, checkpoint=checkpoint
         )
@@ -204,6 +206,7 @@ def sample_posterior(
         about,
         flat.shape[1] == settings.draws,
         data,
+        found,
     )
 
 
@@ -225,7 +228,7 @@ def _on_surface(
     basis_size: int | None,
     settings: Settings,
     checkpoint: Checkpoint,
-) -> tuple[Data, np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
+) -> tuple[Data, Callable[[np.ndarray], Statistic], np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
     def on_source(data: Data, source: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return _potential(model, Likelihood(data, source=source), space)
 
@@ -255,20 +258,21 @@ def _on_surface(
     thetas = rng.choice(exact.theta(every), _BASIS_THETAS, replace=False)
     data = _kept_basis(checkpoint, "pilot", data, calls, thetas, basis_size)
     exact, finer, approximate = exactly(data), exactly(data.finer(calls, thetas)), approximately(data)
-    on_surface = jax.jit(approximate)
+    on_surface, read_surface = jax.jit(approximate), jax.jit(lambda expanded, theta: from_surface(expanded, theta)[0])
     for attempt in range(1, _ATTEMPTS + 1):
         centre, covariance = every.mean(0), np.cov(every.T)
         expanded, held_out = expanded_about(exact, every, _DEGREES)
         lean = expanded.lean()
+        found = partial(read_surface, lean)
         name = f"NUTS, attempt {attempt}" if attempt > 1 else "NUTS"
         flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings, name, checkpoint)
         if flat.shape[1] < settings.draws:
-            return data, flat, statistics, None
+            return data, found, flat, statistics, None
         every = flat.reshape(-1, centre.size)
         read = partial(on_surface, expanded=lean)
         about = report(exact, finer, read, expanded, held_out, attempt, every, settings.seed)
         if about.trusted:
-            return data, flat, statistics, about
+            return data, found, flat, statistics, about
     raise InputError(
         f"the response surface cannot be trusted after {_ATTEMPTS} attempts: draws go to {about.farthest:.1f} of"
         f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by {about.shift:.2f}"

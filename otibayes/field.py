@@ -1,0 +1,126 @@
+"""The Gaussian-process mean of a posterior at any actions, on the z-v_z plane, and beside the stars."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .constants import R0, V_CIRC
+from .dynamics import MassModel, PhaseSpace, action_angle, galactocentric
+from .errors import InputError
+from .generative.basis import Basis, inputs
+from .generative.likelihood import design
+from .inference import mass_model_of
+
+__all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]
+
+
+def basis_of(posterior: xr.DataTree) -> Basis:
+    """The basis of the field that a result holds; `InputError` where it holds none."""
+    if "field" not in posterior.children:
+        raise InputError("this result holds no field: its model does not call its likelihood once, or it is classical")
+    f = posterior["field"].dataset
+    names = ("low", "high", "degrees", "basis_lengths", "envelope", "vectors")
+    return Basis(*(f[name].values for name in names))
+
+
+def extra_of(posterior: xr.DataTree) -> np.ndarray:
+    """The model's extra columns (N, K) at the stars, less their mean and over their standard deviation."""
+    data = posterior["constant_data"].dataset
+    names = [name for name in data.attrs.get("extra", "").split(",") if name]
+    values = np.stack([data[name].values for name in names], 1) if names else np.empty((data.sizes["star"], 0))
+    return (values - values.mean(0)) / values.std(0)
+
+
+def field_at(posterior: xr.DataTree, J: Any) -> xr.DataArray:
+    """The field f(J) [dex] (chain, draw, point, element) at actions J (..., 3) [kpc km/s]: one function a draw.
+
+    `J` may have leading axes (chain, draw) of the `field` group: actions that differ from draw to draw. Extra columns
+    are at their mean. NaN beyond the box of the basis, where nothing is known. The spread over draws is the mean's own
+    uncertainty, to which neither scatter nor errors belong.
+    """
+    basis, f = basis_of(posterior), posterior["field"].dataset
+    J = np.asarray(J, float)
+    if J.shape[-1:] != (3,):
+        raise InputError(f"actions have shape {J.shape}; (..., 3) are needed: J_R, L_z, J_z [kpc km/s]")
+    lead = (f.sizes["chain"], f.sizes["draw"])
+    each = J.ndim == 4 and J.shape[:2] == lead
+    points = J.reshape(*lead, -1, 3) if each else J.reshape(-1, 3)
+    linear = np.zeros((points.shape[-2], extra_of(posterior).shape[1]))
+    phi = jax.jit(lambda J: design(basis, inputs(J), jnp.asarray(linear)))
+    if each:
+        values = np.stack([phi(p) @ c for p, c in zip(points.reshape(-1, *points.shape[2:]), _flat(f), strict=True)])
+        values = values.reshape(*lead, *values.shape[1:])
+    else:
+        values = np.einsum("pm,cdme->cdpe", np.asarray(phi(points)), f.coefficients.values)
+    values = f.centre.values + f.scale.values * values
+    return xr.DataArray(
+        values,
+        dims=("chain", "draw", "point", "element"),
+        coords={"element": f.element.values, "draw": f.draw.values},
+        name="field",
+        attrs={"units": "dex"},
+    )
+
+
+def _flat(f: xr.Dataset) -> np.ndarray:
+    values = f.coefficients.values
+    return values.reshape(-1, *values.shape[2:])
+
+
+def vertical_plane(
+    posterior: xr.DataTree, z: Any = None, vz: Any = None, mass_model: MassModel | None = None
+) -> xr.Dataset:
+    """The field on the z-v_z plane at R0, v_R = 0, v_T = 229 km/s, and the stars' own mean abundances beside it.
+
+    `mean` and `sd` [dex] (element, z, vz): over draws of field and mass model together, each draw with the actions of
+    its own model. `stars` (element, z, vz): mean of the stars in each cell, where there are 5 or more, at any R and v_T
+    and at the posterior's mean theta; `count` (z, vz). Default grid: 40 x 40 over 98% of the stars. z [kpc], vz [km/s].
+    """
+    model, f = mass_model_of(posterior, mass_model), posterior["field"].dataset
+    data = posterior["constant_data"].dataset
+    theta = f.theta.values.reshape(-1, f.sizes["parameter"])
+    w = jax.tree.map(
+        np.asarray, galactocentric(jnp.asarray(data.heliocentric.values), model.Parameters(*theta.mean(0)))
+    )
+    z = _axis(w.z) if z is None else np.asarray(z, float)
+    vz = _axis(w.vz) if vz is None else np.asarray(vz, float)
+    Z, VZ = (grid.ravel() for grid in np.meshgrid(z, vz, indexing="ij"))
+    point = PhaseSpace(np.full_like(Z, R0), 0 * Z, Z, 0 * Z, np.full_like(Z, V_CIRC), VZ)
+
+    def actions(theta: np.ndarray) -> np.ndarray:
+        aa = action_angle(point, model.Parameters(*theta), delta="local", model=model)
+        return np.stack([aa.J_R, aa.L_z, aa.J_z], -1)
+
+    J = np.stack([actions(one) for one in theta]).reshape(f.sizes["chain"], f.sizes["draw"], -1, 3)
+    values = field_at(posterior, J).values.reshape(-1, len(z), len(vz), f.sizes["element"])
+    edges = [_edges(z), _edges(vz)]
+    count, sums = np.zeros((len(z), len(vz))), []
+    for e in range(f.sizes["element"]):
+        known = np.isfinite(data.abundances.values[:, e])
+        number = np.histogram2d(w.z[known], w.vz[known], edges)[0]
+        total = np.histogram2d(w.z[known], w.vz[known], edges, weights=data.abundances.values[known, e])[0]
+        sums.append(np.where(number >= 5, total / np.maximum(number, 1), np.nan))
+        count = np.maximum(count, number)
+    over = ("element", "z", "vz")
+    return xr.Dataset(
+        {
+            "mean": (over, np.moveaxis(values.mean(0), -1, 0), {"units": "dex"}),
+            "sd": (over, np.moveaxis(values.std(0), -1, 0), {"units": "dex"}),
+            "stars": (over, np.stack(sums), {"units": "dex"}),
+            "count": (("z", "vz"), count),
+        },
+        {"element": f.element.values, "z": ("z", z, {"units": "kpc"}), "vz": ("vz", vz, {"units": "km/s"})},
+    )
+
+
+def _axis(values: np.ndarray) -> np.ndarray:
+    reach = float(np.quantile(np.abs(values), 0.98))
+    return np.linspace(-reach, reach, 40)
+
+
+def _edges(middles: np.ndarray) -> np.ndarray:
+    half = 0.5 * np.diff(middles)
+    return np.concatenate([middles[:1] - half[:1], middles[:-1] + half, middles[-1:] + half[-1:]])
