@@ -87,8 +87,8 @@ class Basis(NamedTuple):
     """Products of cosines on the box `low` to `high` (3,) of the inputs; `degrees` (M, 3) counts half waves.
 
     `lengths` (3,) for which they were chosen. A `reduced` basis has K combinations of them: products in units of the
-    root of `envelope` (M,), combined by the orthonormal `vectors` (M, K), what tells most first; the e-th principal axis
-    of the elements needs the first `ranks` (E,) of them.
+    root of `envelope` (M,), combined by the orthonormal `vectors` (M, K), what tells most first; the e-th principal
+    axis of the elements needs the first `ranks` (E,) of them.
     """
 
     low: np.ndarray
@@ -130,9 +130,8 @@ def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float
     root = np.sqrt(envelope)
     values, vectors = scipy.linalg.eigh(root[:, None] * gram * root[None, :])
     left_out = np.cumsum(np.maximum(values, 0))
-    first = min(int(np.searchsorted(left_out, dropped)), len(values) - 1)
     ranks = len(values) - np.minimum(np.searchsorted(left_out, dropped / share), len(values) - 1)
-    return basis._replace(envelope=envelope, vectors=vectors[:, first:][:, ::-1], ranks=np.minimum(ranks, len(values) - first))
+    return basis._replace(envelope=envelope, vectors=vectors[:, : -1 - ranks.max() : -1], ranks=ranks)
 
 
 def cosines(box: tuple[Any, Any], x: jax.Array, axis: int, most: int) -> jax.Array:

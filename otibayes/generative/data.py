@@ -1,4 +1,4 @@
-"""The stars as the likelihood sees them: actions and sums over stars as functions of theta, abundances in fixed units."""
+"""The stars as the likelihood sees them: actions and sums as functions of theta, and abundances in fixed units."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -178,8 +178,8 @@ _all_moments.defvjp(_moments_forward, _moments_backward)
 
 
 class Calls(NamedTuple):
-    """With what a model calls its likelihood: C kernels, and S draws of `lengths` (S, C, 3) and of the field's variances
-    along the joint principal axes of E elements, in units of the noise's, largest first (S, C, E)."""
+    """With what a model calls its likelihood: C kernels, and S draws of `lengths` (S, C, 3) and of the field's
+    variances along the joint principal axes of E elements, in units of the noise's, largest first (S, C, E)."""
 
     kernels: tuple[str, ...]
     lengths: np.ndarray
@@ -252,13 +252,12 @@ class Data:
     def resolving(self, calls: Calls, found: Sequence[Moments], dropped: float = _DROPPED) -> "Data":
         """With the bases reduced to what the stars can tell for these calls, by their sums `found` at some thetas."""
 
-        @jax.jit
         def variances(basis: Basis, lengths: Any, variance: Any) -> Any:
             every = [variance[i, 0] * spectrum(basis, kernel, lengths[i]) for i, kernel in enumerate(calls.kernels)]
             return jnp.stack(every).max(0)
 
         def reduce(basis: Basis, dropped: float) -> Basis:
-            several = jax.vmap(partial(variances, basis))(calls.lengths, calls.variance)
+            several = jax.jit(jax.vmap(partial(variances, basis)))(calls.lengths, calls.variance)
             mean = np.mean([gram(basis, one if self.classes.common else _together(one)) for one in found], 0)
             share = (calls.variance / calls.variance[..., :1]).max((0, 1))
             return reduced(basis, mean, np.asarray(several).max(0), dropped, share)
@@ -270,11 +269,12 @@ class Data:
         return _all_actions(_vector(theta), self.stars, self.delta, self.model)
 
     def moments(self, theta: Any) -> Moments:
-    """Sums over the stars (of each class, where there are several) at theta, with a reverse-mode derivative."""
+        """Sums over the stars (of each class, where there are several) at theta, with a reverse-mode derivative."""
         box = (tuple(map(float, self.basis.low)), tuple(map(float, self.basis.high)))
         degrees = tuple(map(int, self.basis.degrees.max(0)))
+        columns = (self.stars, self.delta, self.columns)
         every = [
-            _all_moments(_vector(theta), self.stars[rows], self.delta[rows], self.columns[rows], box, degrees, self.model)
+            _all_moments(_vector(theta), *(column[rows] for column in columns), box, degrees, self.model)
             for rows in self.members
         ]
         return every[0] if self.classes.common else jax.tree.map(lambda *leaves: jnp.stack(leaves), *every)

@@ -18,7 +18,7 @@ import numpy as np
 from tinygp import GaussianProcess, kernels
 
 from ..errors import InputError
-from .basis import Basis, combinations, even_kernel, features, inputs, linear_terms, prior_covariance, size
+from .basis import Basis, combinations, even_kernel, features, inputs, linear_terms, prior_covariance
 from .data import Classes, Data
 from .moments import Moments, gram, moments, projection
 
@@ -249,8 +249,9 @@ def dense_log_likelihood(
 ) -> Any:
     """The same density by tinygp over the stars: one process for each rotated element, N^3, for N <= 2,000.
 
-    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, L) further columns; the rest as `hilbert_log_likelihood`. With `variance` (N, E), each star's own
-    errors squared, infinite where an abundance is missing, one process over all abundances, (N E)^3.
+    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, L) further columns; the rest as `hilbert_log_likelihood`. With
+    `variance` (N, E), each star's own errors squared, infinite where an abundance is missing, one process over all
+    abundances, (N E)^3.
     """
     even = even_kernel(kernel, lengths)
     points = x if linear is None else jnp.concatenate([x, linear], 1)

@@ -1,9 +1,9 @@
-"""Sums over stars from which the Gram matrix of any cosines follows: the one pass over the stars that a likelihood takes.
+"""Sums over stars from which the Gram matrix of any cosines follows: the one pass over the stars of a likelihood.
 
 A product of two cosines is half the sum of two cosines, of the sum and of the difference of their frequencies. So the
-Gram matrix of M products of cosines, M^2 numbers, holds few different ones: sums over the stars of the products of up to
-twice the degrees. Those are one matrix product, a tenth of the work of the Gram matrix itself, and serve every choice of
-products and of their combinations made afterwards.
+Gram matrix of M products of cosines, M^2 numbers, holds few different ones: sums over the stars of the products of up
+to twice the degrees. Those are one matrix product, a tenth of the work of the Gram matrix itself, and serve every
+choice of products and of their combinations made afterwards.
 """
 
 from typing import Any, NamedTuple
