@@ -22,7 +22,7 @@ def basis_of(posterior: xr.DataTree) -> Basis:
     if "field" not in posterior.children:
         raise InputError("this result holds no field: its model does not call its likelihood once, or it is classical")
     f = posterior["field"].dataset
-    names = ("low", "high", "degrees", "basis_lengths", "envelope", "vectors")
+    names = ("low", "high", "degrees", "basis_lengths", "envelope", "vectors", "ranks")
     return Basis(*(f[name].values for name in names))
 
 

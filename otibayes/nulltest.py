@@ -45,7 +45,7 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     data, extra = posterior["constant_data"].dataset, extra_of(posterior)
     stars, delta = jnp.asarray(data.heliocentric.values), data.delta.values
     Y = (data.abundances.values - f.centre.values) / f.scale.values
-    patterns, which = np.unique(np.isfinite(Y), axis=0, return_inverse=True)
+    patterns, which = f.observed.values.astype(bool), f.member.values
     Y = np.nan_to_num(Y)
     lead = (f.sizes["chain"], f.sizes["draw"])
     flat = {name: f[name].values.reshape(-1, *f[name].shape[2:]) for name in Call._fields}
@@ -75,8 +75,8 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
                 gram[c] += mine.T @ mine
                 projection[c] += mine.T @ Y[part][which[part] == c]
         call = Call(*(jnp.asarray(flat[name][s]) for name in Call._fields))
-        seen = jnp.asarray(patterns, float)
-        B = np.asarray(draw(call, Sums(jnp.asarray(gram), jnp.asarray(projection)), seen, 0 * seen, keys[s]))
+        seen, errors = jnp.asarray(patterns, float), jnp.asarray(f.variance.values)
+        B = np.asarray(draw(call, Sums(jnp.asarray(gram), jnp.asarray(projection)), seen, errors, keys[s]))
         terms = LINEAR_WIDTH * B[first : first + 4]
         without = B.copy()
         without[first : first + 4] = 0

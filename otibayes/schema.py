@@ -254,7 +254,7 @@ def _predictive(drawn: Drawn, data: Data, chains: int) -> dict[str, xr.Dataset]:
     """Predictions star by star, one variable an element, what was observed of the same stars, and the field itself."""
     elements = list(data.elements)
     coords = {"star": data.kept[drawn.stars]}
-    observed = data.centre + data.scale * np.asarray(data.Y[drawn.stars])
+    observed = np.where(np.isfinite(data.variance), data.centre + data.scale * np.asarray(data.Y), np.nan)[drawn.stars]
 
     def by_element(values: np.ndarray, dims: tuple[str, ...], draw: np.ndarray | None = None) -> xr.Dataset:
         named = {e: (dims, values[..., i], {"units": "dex"}) for i, e in enumerate(elements)}
@@ -297,6 +297,10 @@ def _field(field: Field, data: Data, shape: tuple[int, int]) -> xr.Dataset:
             "degrees": (("cosine", "input"), basis.degrees),
             "envelope": ("cosine", basis.envelope),
             "vectors": (("cosine", "combination"), basis.vectors),
+            "ranks": ("element", basis.ranks),
+            "observed": (("class", "element"), data.classes.observed),
+            "variance": (("class", "element"), data.classes.variance, {"long_name": "of errors beyond the scatter"}),
+            "member": ("star", _members(data), {"long_name": "class of each star of constant_data"}),
         },
         {
             "element": list(data.elements),
@@ -306,6 +310,13 @@ def _field(field: Field, data: Data, shape: tuple[int, int]) -> xr.Dataset:
         },
         {"kernel": field.kernel, "long_name": "field at some draws, in units of scale about centre"},
     )
+
+
+def _members(data: Data) -> np.ndarray:
+    member = np.zeros(len(data), int)
+    for c, rows in enumerate(data.members):
+        member[rows] = c
+    return member
 
 
 def convergence(posterior: xr.Dataset, statistics: xr.Dataset) -> dict[str, Any]:

@@ -21,12 +21,14 @@ from ..errors import InputError
 __all__ = [
     "KERNELS",
     "Basis",
+    "combinations",
+    "cosines",
     "even_kernel",
     "features",
     "inputs",
     "linear_terms",
     "make_basis",
-    "prior_root",
+    "prior_covariance",
     "reduced",
     "size",
     "spectrum",
@@ -35,10 +37,11 @@ __all__ = [
 # kpc km/s: typical of the disk near the Sun, so that inputs and linear terms are of order one
 _J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
 _L_Z_ZERO = R0 * V_CIRC
+_TINY = 1e-12  # kpc km/s
 _RADIUS = 4.0
 _MOST = 1024
 _LEAST_VARIANCE = 1e-20
-_LEAST_SHARE = 1e-9  # of the envelope that is left to every combination: keeps prior_root's matrix positive definite
+_LEAST_SHARE = 1e-9  # of the envelope that is left to every combination: keeps prior_covariance positive definite
 _ROOTS = np.array([True, False, True])  # inputs in which the field is even
 
 KERNELS = ("expsquared", "matern32", "matern52")
@@ -46,7 +49,8 @@ KERNELS = ("expsquared", "matern32", "matern52")
 
 def inputs(J: jax.Array) -> jax.Array:
     """x = (sqrt(J_R), L_z - L_0, sqrt(J_z)) / (sqrt 30, 300, sqrt 10) of actions J (..., 3) [kpc km/s]."""
-    J_R, L_z, J_z = J[..., 0], J[..., 1], J[..., 2]
+    # in a plane or on a circle exactly the root has no slope, but what is even in it has: none
+    J_R, L_z, J_z = jnp.maximum(J[..., 0], _TINY), J[..., 1], jnp.maximum(J[..., 2], _TINY)
     return jnp.stack([jnp.sqrt(J_R / _J_R_UNIT), (L_z - _L_Z_ZERO) / _L_Z_UNIT, jnp.sqrt(J_z / _J_Z_UNIT)], -1)
 
 
@@ -83,7 +87,8 @@ class Basis(NamedTuple):
     """Products of cosines on the box `low` to `high` (3,) of the inputs; `degrees` (M, 3) counts half waves.
 
     `lengths` (3,) for which they were chosen. A `reduced` basis has K combinations of them: products in units of the
-    root of `envelope` (M,), combined by the orthonormal `vectors` (M, K).
+    root of `envelope` (M,), combined by the orthonormal `vectors` (M, K), what tells most first; the e-th principal
+    axis of the elements needs the first `ranks` (E,) of them.
     """
 
     low: np.ndarray
@@ -92,6 +97,7 @@ class Basis(NamedTuple):
     lengths: np.ndarray
     envelope: Any = None
     vectors: Any = None
+    ranks: Any = None
 
 
 def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: float = 1.0) -> Basis:
@@ -113,18 +119,30 @@ def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: flo
     return Basis(low, high, degrees[np.argsort(frequency, kind="stable")[:number]], lengths)
 
 
-def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float) -> Basis:
+def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float, share: np.ndarray) -> Basis:
     """The combinations of the basis that stars can tell from noise: principal components of the field at the stars.
 
     `gram` (M, M) of the products at the stars; `envelope` (M,), the largest prior variance of their coefficients, in
-    units of the noise's. What tells most comes first. The field's variance that is left out, summed over the stars, is
-    at most `dropped`: ln L changes by less than half of that in expectation. Where stars crowd in a part of the box,
-    few combinations remain.
+    units of the noise's, and `share` (E,) of it that an axis of the elements has. What tells most comes first. The
+    field's variance that is left out, summed over the stars, is at most `dropped` for each axis: ln L changes by less
+    than half of that in expectation. Where stars crowd in a part of the box, few combinations remain.
     """
     root = np.sqrt(envelope)
     values, vectors = scipy.linalg.eigh(root[:, None] * gram * root[None, :])
-    first = min(int(np.searchsorted(np.cumsum(np.maximum(values, 0)), dropped)), len(values) - 1)
-    return basis._replace(envelope=envelope, vectors=vectors[:, first:][:, ::-1])
+    left_out = np.cumsum(np.maximum(values, 0))
+    ranks = len(values) - np.minimum(np.searchsorted(left_out, dropped / share), len(values) - 1)
+    return basis._replace(envelope=envelope, vectors=vectors[:, : -1 - ranks.max() : -1], ranks=ranks)
+
+
+def cosines(box: tuple[Any, Any], x: jax.Array, axis: int, most: int) -> jax.Array:
+    """cos(k pi (x - low) / (high - low)) (..., most + 1) for all k up to `most`, of one input; NaN outside the box."""
+    low, high = box[0][axis], box[1][axis]
+    inside = (x >= low) & (x <= high)
+    first = jnp.cos(jnp.pi * (jnp.where(inside, x, jnp.nan) - low) / (high - low))
+    waves = [jnp.ones_like(first), first]
+    for _ in range(2, most + 1):  # by recurrence: a cosine costs ten times as much
+        waves.append(2 * first * waves[-1] - waves[-2])
+    return jnp.stack(waves[: most + 1], -1)
 
 
 def size(basis: Basis) -> int:
@@ -133,18 +151,21 @@ def size(basis: Basis) -> int:
 
 
 def features(basis: Basis, x: jax.Array) -> jax.Array:
-    """Basis values (M,), or (K,) of a reduced one, at one input x (3,), by recurrence; NaN outside the box."""
-    most = int(basis.degrees.max())
-    cosine = jnp.cos(jnp.pi * (x - basis.low) / (basis.high - basis.low))
-    waves = [jnp.ones_like(cosine), cosine]
-    for _ in range(2, most + 1):
-        waves.append(2 * cosine * waves[-1] - waves[-2])
-    table = jnp.stack(waves)
-    product = table[basis.degrees[:, 0], 0] * table[basis.degrees[:, 1], 1] * table[basis.degrees[:, 2], 2]
-    inside = jnp.all((x >= basis.low) & (x <= basis.high))
+    """Basis values (M,), or (K,) of a reduced one, at one input x (3,); NaN outside the box."""
+    tables = [cosines((basis.low, basis.high), x[i], i, max(1, int(basis.degrees[:, i].max()))) for i in range(3)]
+    # the constant's value does not tell of the box
+    inside = jnp.where(jnp.isfinite(sum(table[1] for table in tables)), 1.0, jnp.nan)
+    product = tables[0][basis.degrees[:, 0]] * tables[1][basis.degrees[:, 1]] * tables[2][basis.degrees[:, 2]]
     if basis.vectors is not None:
-        product = product @ (np.sqrt(basis.envelope)[:, None] * basis.vectors)
-    return jnp.where(inside, product, jnp.nan)
+        product = product @ combinations(basis)
+    return inside * product
+
+
+def combinations(basis: Basis) -> Any:
+    """How the products combine: (M, K), the identity for a basis that is not reduced."""
+    if basis.vectors is None:
+        return np.eye(len(basis.degrees))
+    return np.sqrt(basis.envelope)[:, None] * basis.vectors
 
 
 def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
@@ -166,10 +187,11 @@ def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
     return jnp.prod(jnp.asarray(lengths)) * density * weight + _LEAST_VARIANCE
 
 
-def prior_root(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
-    """A root L of the prior covariance L L^T of the coefficients of `features`, for unit variance and lengths (3,)."""
+def prior_covariance(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
+    """Prior covariance (K, K) of the coefficients of `features`, for unit variance and lengths (3,)."""
     variance = spectrum(basis, kernel, lengths)
     if basis.vectors is None:
-        return jnp.diag(jnp.sqrt(variance))
-    scaled = jnp.sqrt(variance / basis.envelope)[:, None] * basis.vectors
-    return jnp.linalg.cholesky(scaled.T @ scaled + _LEAST_SHARE * jnp.eye(scaled.shape[1]))
+        return jnp.diag(variance)
+    return (basis.vectors * (variance / basis.envelope)[:, None]).T @ basis.vectors + _LEAST_SHARE * np.eye(
+        basis.vectors.shape[1]
+    )

@@ -1,4 +1,4 @@
-"""The stars as the likelihood sees them: actions as a function of theta, and abundances in fixed units."""
+"""The stars as the likelihood sees them: actions and sums as functions of theta, and abundances in fixed units."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,15 @@ from ..dynamics import MassModel, PhaseSpace, focal_length, galactocentric, star
 from ..errors import InputError
 from ..parallel import BLOCK, in_blocks, threaded
 from ..parameters import Parameter
-from .basis import features, inputs, make_basis, reduced, spectrum
+from .basis import Basis, inputs, make_basis, reduced, spectrum
+from .classes import Classes, classify
+from .moments import Moments, gram, moments
 
-__all__ = ["Calls", "Data", "corners", "from_unbounded", "inputs_at", "prepare", "to_unbounded"]
+__all__ = ["Calls", "Data", "corners", "from_unbounded", "inputs_at", "moments_at", "prepare", "to_unbounded"]
 
 _LEAST_STARS = 30
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
 _DROPPED = 0.01  # of the field's variance over the noise's, summed over the stars
-_GRAM_STARS = 20_000  # as many show which combinations of the basis matter
 
 
 def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
@@ -62,14 +63,53 @@ def inputs_at(theta: Any, stars: jax.Array, delta: jax.Array, model: MassModel) 
     return in_blocks(lambda *block: _block(vector, *block, model), stars, delta)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _all_actions(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
-    return _blocked(lambda star, delta: _star(theta, star, delta, model), stars, delta)
+@partial(jax.jit, static_argnames=("model", "degrees"))
+def _block_moments(theta: Any, box: Any, degrees: Any, model: MassModel, stars: Any, delta: Any, Z: Any, w: Any) -> Any:
+    x = inputs(jax.vmap(lambda star, delta: _star(theta, star, delta, model))(stars, delta))
+    return moments(box, degrees, x, Z, w)
 
 
-def _forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[jax.Array, tuple]:
+def moments_at(data: "Data", theta: Any, degrees: tuple[int, ...]) -> Moments:
+    """Sums over the stars of each class at one theta (d,), of cosines up to `degrees`, block by block on one core.
+
+    Not to be traced; by a fixed order of summation the same whatever runs beside it.
+    """
+    theta, box = jnp.asarray(theta, float), (data.basis.low, data.basis.high)
+    every = (np.asarray(data.stars), np.asarray(data.delta), np.asarray(data.columns))
+    found = []
+    for rows in data.members:
+        columns = every if len(rows) == len(data) else tuple(column[rows] for column in every)
+        total: Any = None
+        for start in range(0, len(rows), BLOCK):
+            block = [column[start : start + BLOCK] for column in columns]
+            lack = min(BLOCK, len(rows)) - len(block[0])
+            block = [np.pad(c, ((0, lack), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in block] if lack else block
+            weight = np.arange(len(block[0])) < len(block[0]) - lack
+            part = _block_moments(theta, box, degrees, data.model, *block, weight.astype(float))
+            part = jax.tree.map(np.asarray, part)
+            total = part if total is None else jax.tree.map(np.add, total, part)
+        found.append(total)
+    return found[0] if data.classes.common else jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+
+# ---- the same as traced functions, with derivatives
+
+
+def _blocks(*columns: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Columns (N, ...) in blocks (B, n, ...), the last one filled with copies of a star, and weights (B, n)."""
+    number = columns[0].shape[0]
+    size = min(BLOCK, number)
+    padding = -number % size
+    padded = [jnp.pad(c, ((0, padding), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in columns]
+    weight = (np.arange(number + padding) < number).astype(float)
+    return tuple(c.reshape(-1, size, *c.shape[1:]) for c in padded), jnp.asarray(weight.reshape(-1, size))
+
+
+def _with_tangents(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[Any, Any]:
+    """Actions (n, 3) and their derivatives (n, 3, d)."""
+
     # Few parameters, many stars: forward mode needs no memory of the solver's steps
-    def value_and_tangents(star: Any, delta: Any) -> tuple[Any, Any]:
+    def one(star: Any, delta: Any) -> tuple[Any, Any]:
         def f(theta: Any) -> tuple[Any, Any]:
             J = _star(theta, star, delta, model)
             return J, J
@@ -77,33 +117,69 @@ def _forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassMo
         tangents, J = jax.jacfwd(f, has_aux=True)(theta)
         return J, tangents
 
-    J, tangents = _blocked(value_and_tangents, stars, delta)
+    return jax.vmap(one)(stars, delta)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _all_actions(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
+    return _actions_forward(theta, stars, delta, model)[0]
+
+
+def _actions_forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[jax.Array, tuple]:
+    blocks, _ = _blocks(stars, delta)
+    found = jax.lax.map(lambda block: _with_tangents(theta, *block, model), blocks)
+    J, tangents = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: stars.shape[0]], found)
     return J, (tangents, stars, delta)
 
 
-def _backward(model: MassModel, saved: tuple, cotangent: jax.Array) -> tuple:
+def _actions_backward(model: MassModel, saved: tuple, cotangent: jax.Array) -> tuple:
     tangents, stars, delta = saved
     return jnp.einsum("nj,njp->p", cotangent, tangents), jnp.zeros_like(stars), jnp.zeros_like(delta)
 
 
-_all_actions.defvjp(_forward, _backward)
+_all_actions.defvjp(_actions_forward, _actions_backward)
 
 
-def _blocked(function: Any, stars: jax.Array, delta: jax.Array) -> Any:
-    """vmap over stars, in blocks of one shape."""
-    n = stars.shape[0]
-    if n <= BLOCK:
-        return jax.vmap(function)(stars, delta)
-    padding = -n % BLOCK
-    stars = jnp.pad(stars, ((0, padding), (0, 0)), mode="edge").reshape(-1, BLOCK, stars.shape[1])
-    delta = jnp.pad(delta, (0, padding), mode="edge").reshape(-1, BLOCK)
-    values = jax.lax.map(lambda block: jax.vmap(function)(*block), (stars, delta))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], values)
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _all_moments(theta: Any, stars: Any, delta: Any, Z: Any, box: Any, degrees: Any, model: MassModel) -> Moments:
+    return _moments_forward(theta, stars, delta, Z, box, degrees, model)[0]
+
+
+def _moments_forward(
+    theta: Any, stars: Any, delta: Any, Z: Any, box: Any, degrees: Any, model: MassModel
+) -> tuple[Moments, tuple]:
+    columns, weight = _blocks(stars, delta, Z)
+
+    def step(total: Any, block: Any) -> tuple[Any, Any]:
+        (stars, delta, Z), weight = block
+        J, tangents = _with_tangents(theta, stars, delta, model)
+        return jax.tree.map(jnp.add, total, moments(box, degrees, inputs(J), Z, weight)), (J, tangents)
+
+    shapes = jax.eval_shape(lambda: moments(box, degrees, jnp.zeros((1, 3)), Z[:1], jnp.ones(1)))
+    total, saved = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), (columns, weight))
+    return total, (*saved, columns, weight, stars, delta, Z)
+
+
+def _moments_backward(box: Any, degrees: Any, model: MassModel, saved: tuple, cotangent: Moments) -> tuple:
+    # A block's tables of cosines are made again, which is cheaper than to keep those of all stars; of the stars the
+    # forward pass keeps 15 numbers each.
+    J, tangents, columns, weight, stars, delta, Z = saved
+
+    def step(total: Any, block: Any) -> tuple[Any, None]:
+        J, tangents, Z, weight = block
+        (slope,) = jax.vjp(lambda J: moments(box, degrees, inputs(J), Z, weight), J)[1](cotangent)
+        return total + jnp.einsum("nj,njp->p", slope, tangents), None
+
+    theta_bar, _ = jax.lax.scan(step, jnp.zeros(tangents.shape[-1]), (J, tangents, columns[2], weight))
+    return theta_bar, jnp.zeros_like(stars), jnp.zeros_like(delta), jnp.zeros_like(Z)
+
+
+_all_moments.defvjp(_moments_forward, _moments_backward)
 
 
 class Calls(NamedTuple):
-    """With what a model calls its likelihood: C kernels, and S draws of `lengths` (S, C, 3) and of the field's largest
-    variance, in units of the noise's (S, C)."""
+    """With what a model calls its likelihood: C kernels, and S draws of `lengths` (S, C, 3) and of the field's
+    variances along the joint principal axes of E elements, in units of the noise's, largest first (S, C, E)."""
 
     kernels: tuple[str, ...]
     lengths: np.ndarray
@@ -115,59 +191,101 @@ class Data:
     """N stars with E elements, in fixed units.
 
     `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre` (E,), over `scale` (E,)
-    [dex]; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,) indices into the given stars; `linear`
-    (N, K), columns besides the actions that abundances may depend on linearly, or None. A `Basis`, which "hilbert"
-    needs, comes by `resolving`.
+    [dex], 0 where missing; `variance` (N, E) of each one's error in the same units, infinite where missing; `members`,
+    the stars (indices) of each of the `classes`; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,)
+    indices into the given stars; `linear` (N, L), columns besides the actions that abundances may depend on linearly,
+    or None. A `basis`, which "hilbert" needs, and a `finer` one to check it by, come by `on_box` and `resolving`.
     """
 
     stars: jax.Array
     delta: jax.Array
     Y: jax.Array
+    variance: np.ndarray
     elements: tuple[str, ...]
     centre: np.ndarray
     scale: np.ndarray
+    classes: Classes
+    members: tuple[np.ndarray, ...]
     extent: np.ndarray
     kept: np.ndarray
     model: MassModel
     linear: jax.Array | None = None
     basis: Any = None
+    finer: Any = None
 
     def __len__(self) -> int:
         return self.Y.shape[0]
 
-    def resolving(self, calls: Calls, thetas: np.ndarray, size: int | None = None, dropped: float = _DROPPED) -> "Data":
-        """With a basis for these calls: cosines (`size` of them, or as many as their short lengths ask for), reduced to
-        what the stars at `thetas` (T, d) can tell."""
-        basis = make_basis(self.extent, np.quantile(calls.lengths, _SHORT, axis=(0, 1)), size)
-        stride = -(-len(self) // _GRAM_STARS)
-        stars, delta = self.stars[::stride], self.delta[::stride]
+    @property
+    def columns(self) -> jax.Array:
+        """What the basis' products are summed with, besides terms linear in the actions: (N, L + E)."""
+        return self.Y if self.linear is None else jnp.concatenate([self.linear, self.Y], 1)
 
-        @jax.jit
-        def gram(x: Any) -> Any:
-            phi = jax.vmap(partial(features, basis))(x)
-            return phi.T @ phi * (len(self) / len(x))
+    def some(self, number: int, seed: int) -> "Data":
+        """`number` of the stars by chance, in their order; these if there are no more."""
+        if len(self) <= number:
+            return self
+        chosen = np.sort(np.random.default_rng([seed, 0x736F6D65]).choice(len(self), number, replace=False))
+        member = np.full(len(self), -1)
+        for c, rows in enumerate(self.members):
+            member[rows] = c
+        members = [np.flatnonzero(member[chosen] == c) for c in range(len(self.members))]
+        there = [c for c, rows in enumerate(members) if len(rows)]
+        return replace(
+            self,
+            stars=self.stars[chosen],
+            delta=self.delta[chosen],
+            Y=self.Y[chosen],
+            variance=self.variance[chosen],
+            classes=Classes(self.classes.observed[there], self.classes.variance[there]),
+            members=tuple(members[c] for c in there),
+            kept=self.kept[chosen],
+            linear=None if self.linear is None else self.linear[chosen],
+        )
 
-        def at(theta: Any) -> np.ndarray:
-            return np.asarray(gram(inputs_at(theta, stars, delta, self.model)))
+    def on_box(self, calls: Calls, size: int | None = None) -> "Data":
+        """With all cosines (`size` of them, or as many as the calls' short lengths ask for), and twice as many."""
+        lengths = np.quantile(calls.lengths, _SHORT, axis=(0, 1))
+        basis = make_basis(self.extent, lengths, size)
+        return replace(self, basis=basis, finer=make_basis(self.extent, lengths, 2 * len(basis.degrees)))
 
-        @jax.jit
-        def variances(lengths: Any, variance: Any) -> Any:
-            every = [variance[i] * spectrum(basis, kernel, lengths[i]) for i, kernel in enumerate(calls.kernels)]
+    def resolving(self, calls: Calls, found: Sequence[Moments], dropped: float = _DROPPED) -> "Data":
+        """With the bases reduced to what the stars can tell for these calls, by their sums `found` at some thetas."""
+
+        def variances(basis: Basis, lengths: Any, variance: Any) -> Any:
+            every = [variance[i, 0] * spectrum(basis, kernel, lengths[i]) for i, kernel in enumerate(calls.kernels)]
             return jnp.stack(every).max(0)
 
-        envelope = np.asarray(jax.vmap(variances)(calls.lengths, calls.variance)).max(0)
-        mean = np.mean(threaded("basis", "theta")(at, thetas), 0)
-        return replace(self, basis=reduced(basis, mean, envelope, dropped))
+        def reduce(basis: Basis, dropped: float) -> Basis:
+            several = jax.jit(jax.vmap(partial(variances, basis)))(calls.lengths, calls.variance)
+            mean = np.mean([gram(basis, one if self.classes.common else _together(one)) for one in found], 0)
+            share = (calls.variance / calls.variance[..., :1]).max((0, 1))
+            return reduced(basis, mean, np.asarray(several).max(0), dropped, share)
 
-    def finer(self, calls: Calls, thetas: np.ndarray) -> "Data":
-        """With a basis of twice as many cosines, and a hundredth of what this one dropped."""
-        return self.resolving(calls, thetas, 2 * len(self.basis.degrees), _DROPPED / 100)
+        return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
 
     def actions(self, theta: Any) -> jax.Array:
         """J_R, L_z, J_z [kpc km/s] (N, 3) at theta, with a reverse-mode derivative by forward mode."""
-        return _all_actions(
-            jnp.stack([jnp.asarray(value, float) for value in theta]), self.stars, self.delta, self.model
-        )
+        return _all_actions(_vector(theta), self.stars, self.delta, self.model)
+
+    def moments(self, theta: Any) -> Moments:
+        """Sums over the stars (of each class, where there are several) at theta, with a reverse-mode derivative."""
+        box = (tuple(map(float, self.basis.low)), tuple(map(float, self.basis.high)))
+        degrees = tuple(map(int, self.basis.degrees.max(0)))
+        columns = (self.stars, self.delta, self.columns)
+        every = [
+            _all_moments(_vector(theta), *(column[rows] for column in columns), box, degrees, self.model)
+            for rows in self.members
+        ]
+        return every[0] if self.classes.common else jax.tree.map(lambda *leaves: jnp.stack(leaves), *every)
+
+
+def _together(found: Moments) -> Moments:
+    return jax.tree.map(lambda leaf: leaf.sum(0), found)
+
+
+def _vector(theta: Any) -> jax.Array:
+    return jnp.stack([jnp.asarray(value, float) for value in theta])
 
 
 def corners(model: MassModel) -> list[Any]:
@@ -182,35 +300,67 @@ def corners(model: MassModel) -> list[Any]:
 
 
 def prepare(
-    stars: Any, elements: Sequence[str], model: MassModel, delta: Any = "orbit", extra: Sequence[str] = ()
+    stars: Any,
+    elements: Sequence[str],
+    model: MassModel,
+    delta: Any = "orbit",
+    extra: Sequence[str] = (),
+    error_classes: int = 0,
 ) -> Data:
-    """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `elements` and all `extra`.
+    """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `extra`.
 
-    Stars unbound or unsolved at any allowed point of a coarse grid over the prior are left out, for every theta alike.
-    Raises `InputError` for fewer than 30 stars, or an element or extra column that does not vary.
+    Where an abundance is NaN, the star's others still serve.
+
+    `error_classes` 0 takes all stars for equally well measured, errors being a part of the scatter; a positive number
+    adds the errors of each to the scatter, in as many classes of like errors. Stars unbound or unsolved at any allowed
+    point of a coarse grid over the prior are left out, for every theta alike. Raises `InputError` for fewer than 30
+    stars, or an element or extra column that does not vary.
     """
     vectors = jnp.asarray(stars.heliocentric)
     fiducial = model.Parameters()
     if isinstance(delta, str):
         delta = focal_length(PhaseSpace(*map(np.asarray, galactocentric(vectors, fiducial))), fiducial, delta, model)
     delta = jnp.broadcast_to(jnp.asarray(delta, float), vectors.shape[:1])
+    Y = np.stack([np.asarray(stars.abundances[e], float) for e in elements], 1)
+    errors = [np.asarray(stars.errors[e], float) if e in stars.errors else np.zeros(len(Y)) for e in elements]
+    variance = np.nan_to_num(np.stack(errors, 1)) ** 2 if error_classes else None
 
     x = np.stack(threaded("prior", "point")(lambda theta: inputs_at(theta, vectors, delta, model), corners(model)))
-    kept = np.flatnonzero(np.isfinite(x).all((0, 2)))
+    member, classes = classify(np.isfinite(Y), variance, error_classes)
+    kept = np.flatnonzero(np.isfinite(x).all((0, 2)) & (member >= 0))
     if len(kept) < _LEAST_STARS:
         raise InputError(f"only {len(kept)} stars can be used, of {len(x[0])}; the model needs {_LEAST_STARS} or more")
+    member = member[kept]
+    seen = classes.observed[member]
+    Y, centre, scale = _standard(dict(zip(elements, np.where(seen, Y[kept], np.nan).T, strict=True)))
+    own = np.zeros_like(Y) if variance is None else variance[kept] / scale**2
+    there = np.unique(member)
+    return Data(
+        vectors[kept],
+        delta[kept],
+        jnp.asarray(np.where(seen, Y, 0.0)),
+        np.where(seen, own, np.inf),
+        tuple(elements),
+        centre,
+        scale,
+        Classes(classes.observed[there], classes.variance[there] / scale**2),
+        tuple(np.flatnonzero(member == c) for c in there),
+        np.stack([x[:, kept].min((0, 1)), x[:, kept].max((0, 1))]),
+        kept,
+        model,
+        jnp.asarray(_standard({name: np.asarray(stars.extra[name])[kept] for name in extra})[0]) if extra else None,
+    )
 
-    standard, centre, scale = _standard({e: stars.abundances[e] for e in elements}, kept)
-    extent = np.stack([x[:, kept].min((0, 1)), x[:, kept].max((0, 1))])
-    linear = _standard({name: stars.extra[name] for name in extra}, kept)[0] if extra else None
-    return Data(vectors[kept], delta[kept], standard, tuple(elements), centre, scale, extent, kept, model, linear)
 
-
-def _standard(columns: Mapping[str, Any], kept: np.ndarray) -> tuple[jax.Array, np.ndarray, np.ndarray]:
-    """The stars `kept` of columns (N,), less their mean and over their standard deviation, and these two."""
-    values = np.stack([np.asarray(column, float)[kept] for column in columns.values()], 1)
-    centre, scale = values.mean(0), values.std(0)
-    for name, sd in zip(columns, scale, strict=True):
+def _standard(columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns (N,), NaN where missing, less their mean and over their standard deviation, and these two."""
+    values = np.stack([np.asarray(column, float) for column in columns.values()], 1)
+    number = np.isfinite(values).sum(0)
+    for name, n in zip(columns, number, strict=True):
+        if n < _LEAST_STARS:
+            raise InputError(f"only {n} stars that can be used have {name}; the model needs {_LEAST_STARS} or more")
+    centre, scale = np.nanmean(values, 0), np.nanstd(values, 0)
+    for name, sd, n in zip(columns, scale, number, strict=True):
         if not sd > 1e-9:
-            raise InputError(f"{name} is the same for all {len(kept)} stars, which can tell nothing; leave it out")
-    return jnp.asarray((values - centre) / scale), centre, scale
+            raise InputError(f"{name} is the same for all {n} stars, which can tell nothing; leave it out")
+    return (values - centre) / scale, centre, scale

@@ -12,17 +12,27 @@ from arviz_stats.base import array_stats
 
 from .. import surface as response
 from ..dynamics import MassModel
-from ..parallel import threaded
-from .data import Data, from_unbounded, inputs_at, to_unbounded
-from .likelihood import Statistic, statistic
+from ..parallel import Map, threaded
+from .data import Data, from_unbounded, moments_at, to_unbounded
+from .likelihood import Statistic, condensed
 
-__all__ = ["Exact", "SurfaceReport", "expand_statistic", "from_surface", "region_about", "report"]
+__all__ = [
+    "Exact",
+    "SurfaceReport",
+    "expand_statistic",
+    "expand_well",
+    "from_surface",
+    "leaned",
+    "region_about",
+    "report",
+]
 
 _WITHIN = 0.9999  # of the rim
 _ERROR_MOST = 0.05  # in ln L, rms over draws: no posterior shows it
 _KHAT_MOST = 0.7  # beyond, importance weights cannot tell (Vehtari et al. 2024)
 _SHIFT_MOST = 0.1  # of a posterior mean, in sigma
 _CHECKED = 100  # posterior draws at which the surface is compared with the plain likelihood
+_RANK = 8  # ranks of a lean surface are multiples of it, so that surfaces share compiled programs
 
 
 class SurfaceReport(NamedTuple):
@@ -60,16 +70,27 @@ class SurfaceReport(NamedTuple):
 
 
 class Exact:
-    """The plain statistic and potential at single points: two small programs, whatever the number of points.
+    """The plain statistic and potential at single points: a few small programs, whatever the number of points.
 
-    `potential(flat, found)` is minus the log posterior with the given statistic; `places` those of the mass model's
-    parameters in the flat vector.
+    `potential(flat, found)` is minus the log posterior with the given statistic, and `finer` that on the finer basis;
+    `places` those of the mass model's parameters in the flat vector. `map` does passes over the stars.
     """
 
-    def __init__(self, data: Data, potential: Callable[[Any, Statistic], Any], places: np.ndarray) -> None:
+    def __init__(
+        self,
+        data: Data,
+        potential: Callable[[Any, Statistic], Any],
+        finer: Callable[[Any, Statistic], Any],
+        places: np.ndarray,
+        map: Map | None = None,
+    ) -> None:
         self.data, self.places = data, places
-        self._statistic = jax.jit(lambda x: statistic(data.basis, x, data.Y, data.linear))
-        self._potential = jax.jit(potential)
+        self.map = map or threaded("stars", "pass")
+        degrees = tuple(int(d) for d in np.maximum(data.basis.degrees.max(0), data.finer.degrees.max(0)))
+        self._pass = partial(moments_at, data, degrees=degrees)
+        elements = len(data.elements)
+        self._statistics = [jax.jit(lambda m, b=b: condensed(b, m, elements)) for b in (data.basis, data.finer)]
+        self._potentials = [jax.jit(potential), jax.jit(finer)]
         one = lambda flat: jnp.stack([*from_unbounded(flat[places], data.model)])  # noqa: E731
         self._theta = jax.jit(jnp.vectorize(one, signature="(p)->(d)"))
 
@@ -77,15 +98,24 @@ class Exact:
         """Parameters (..., d) in flat vectors (..., P)."""
         return np.asarray(self._theta(flat))
 
-    def statistic(self, theta: np.ndarray) -> Statistic:
-        """Of the stars, at theta (d,)."""
-        data = self.data
-        x = inputs_at(theta, data.stars, data.delta, data.model)
-        return jax.tree.map(np.asarray, self._statistic(x))
+    def statistics(self, thetas: Any) -> list[Statistic]:
+        """Of the stars, at points theta (d,)."""
+        return [jax.tree.map(np.asarray, self._statistics[0](sums)) for sums in self.map(self._pass, thetas)]
 
-    def potential(self, flat: np.ndarray, found: Statistic | None = None) -> float:
-        """At a flat vector, from the stars or from a given statistic."""
-        return float(self._potential(flat, self.statistic(self.theta(flat)) if found is None else found))
+    def potential(self, flat: np.ndarray, found: Statistic) -> float:
+        """At a flat vector, from a given statistic."""
+        return float(self._potentials[0](flat, found))
+
+    def potentials(self, draws: np.ndarray) -> np.ndarray:
+        """From the stars at flat vectors (S, P): (2, S), with the basis and with the finer one."""
+        sums = self.map(self._pass, list(self.theta(draws)))
+
+        def both(one: tuple[np.ndarray, Any]) -> list[float]:
+            flat, found = one
+            pairs = zip(self._potentials, self._statistics, strict=True)
+            return [float(potential(flat, condense(found))) for potential, condense in pairs]
+
+        return np.array(threaded("check", "draw")(both, zip(draws, sums, strict=True))).T
 
     def with_theta(self, flat: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The flat vector with its theta replaced."""
@@ -108,42 +138,60 @@ def region_about(centre: np.ndarray, covariance: np.ndarray, size: float, model:
 
 
 def expand_statistic(
-    exact: Exact, region: response.Region, draws: np.ndarray, degrees: tuple[int, ...], seed: int
+    exact: Exact,
+    region: response.Region,
+    degree: int,
+    seed: int,
+    reuse: response.Surface | None = None,
+) -> response.Surface:
+    """The surface of the statistic over a region; `reuse` is another one of the same basis."""
+    return response.expand(
+        lambda theta: None,
+        region,
+        degree=degree,
+        seed=seed,
+        map=lambda _, thetas: [_packed(found) for found in exact.statistics(thetas)],
+        reuse=reuse,
+    )
+
+
+def expand_well(
+    exact: Exact,
+    region: response.Region,
+    draws: np.ndarray,
+    degrees: tuple[int, ...],
+    seed: int,
+    reuse: response.Surface | None = None,
 ) -> tuple[response.Surface, np.ndarray]:
     """The surface of the least of `degrees` that is good enough at `draws`, and its error in ln L at held-out points.
 
     `draws` (S, P), flat vectors from an earlier run, say what hyperparameters the statistic will be used with, and
     where: its errors matter more to a short length scale. The spread of the error over them decides.
     """
-    true = threaded("check", "draw")(exact.potential, draws) if len(degrees) > 1 else None
-    surface: Any = None
+    true, _ = exact.potentials(draws)
+    read = jax.jit(from_surface)
+    surface = reuse
     for degree in degrees:
-        surface = response.expand(
-            lambda theta: _packed(exact.statistic(theta)),
-            region,
-            degree=degree,
-            seed=seed,
-            map=threaded(f"surface, degree {degree}", "node"),
-            reuse=surface,
-        )
-        read = jax.jit(partial(from_surface, surface.lean()))
+        surface = expand_statistic(exact, region, degree, seed, surface)
+        lean = leaned(surface)
 
-        def approximate(flat: np.ndarray, read: Any = read) -> float:
-            found, extra = read(exact.theta(flat))
+        def approximate(flat: np.ndarray, lean: Any = lean) -> float:
+            found, extra = read(lean, exact.theta(flat))
             return exact.potential(flat, found) - float(extra)
 
-        if true is None:
-            break
-        error = np.array([approximate(flat) for flat in draws]) - np.array(true)
+        error = np.array([approximate(flat) for flat in draws]) - true
         if np.isfinite(error).all() and error.std() < _ERROR_MOST:  # too low a degree may have no density at all
             break
     points = [exact.with_theta(draws.mean(0), theta) for theta in surface.held_out.theta]
-    return surface, np.array([exact.potential(point) - approximate(point) for point in points])
+    read_there = jax.vmap(partial(response.evaluate, surface))(surface.held_out.theta)
+    held = jax.tree.map(lambda value, wrong: value - wrong, read_there, surface.held_out.error)
+    there = [_unpacked(jax.tree.map(lambda leaf, i=i: leaf[i], held)) for i in range(len(points))]
+    plain = [exact.potential(flat, found) for flat, found in zip(points, there, strict=True)]
+    return surface, np.array(plain) - np.array([approximate(flat) for flat in points])
 
 
 def report(
     exact: Exact,
-    finer: Exact,
     on_surface: Callable[[Any], Any],
     surface: response.Surface,
     held_out: np.ndarray,
@@ -151,12 +199,10 @@ def report(
     draws: np.ndarray,
     seed: int,
 ) -> SurfaceReport:
-    """Potential `on_surface(flat)` against the plain one, and that against a `finer` basis, at some draws (S, P)."""
+    """Potential `on_surface(flat)` against the plain one, and that against a finer basis, at some draws (S, P)."""
     rng = np.random.default_rng([seed, 0x636865636B])
     checked = rng.choice(draws, min(_CHECKED, len(draws)), replace=False)
-    plain, refined = np.array(
-        threaded("check", "draw")(lambda flat: (exact.potential(flat), finer.potential(flat)), checked)
-    ).T
+    plain, refined = exact.potentials(checked)
     error = plain - np.array([float(on_surface(flat)) for flat in checked])
     error, change = error - error.mean(), plain - refined - np.mean(plain - refined)
     theta = exact.theta(checked)
@@ -183,9 +229,31 @@ def report(
     )
 
 
+def leaned(surface: response.Surface) -> response.Surface:
+    """A lean surface of a rank that others have too, and without a function that would tell it from them."""
+    lean = replace(surface, region=replace(surface.region, allowed=None)).lean()
+    lack = -lean.combine.shape[1] % _RANK
+
+    def padded(coefficients: Any) -> Any:
+        return jnp.pad(coefficients, ((0, lack), *[(0, 0)] * (coefficients.ndim - 1)))
+
+    combine = jnp.pad(lean.combine, ((0, 0), (0, lack)))
+    return replace(lean, coefficients=jax.tree.map(padded, lean.coefficients), combine=combine, nodes=0)
+
+
 def _packed(found: Statistic) -> Statistic:
     """With the lower triangle of the factor only: a surface is read as fast as memory gives it."""
-    return found._replace(factor=np.asarray(found.factor)[np.tril_indices(len(found.factor))])
+    factor = np.asarray(found.factor)
+    lower = np.tril_indices(factor.shape[-1])
+    return found._replace(factor=factor[..., lower[0], lower[1]])
+
+
+def _unpacked(found: Any) -> Statistic:
+    size = found.projection.shape[-2]
+    place = np.full((size, size), found.factor.shape[-1])
+    place[np.tril_indices(size)] = np.arange(found.factor.shape[-1])
+    zero = jnp.zeros((*found.factor.shape[:-1], 1))
+    return found._replace(factor=jnp.concatenate([found.factor, zero], -1)[..., place])
 
 
 def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]:
@@ -201,7 +269,4 @@ def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]
     # the prior keeps to its bounds itself
     ball = replace(region, low=jnp.full_like(theta, -jnp.inf), high=jnp.full_like(theta, jnp.inf), allowed=None)
     found = response.evaluate(replace(surface, region=ball), region.centre + inside * (theta - region.centre))
-    size = found.projection.shape[0]
-    place = np.full((size, size), found.factor.size)
-    place[np.tril_indices(size)] = np.arange(found.factor.size)
-    return found._replace(factor=jnp.append(found.factor, 0.0)[place]), extra
+    return _unpacked(found), extra

@@ -16,7 +16,7 @@ import numpy as np
 from numpyro import handlers
 
 from ..parallel import threaded
-from .basis import Basis, linear_terms, prior_root, size
+from .basis import Basis, linear_terms, prior_covariance, size
 from .data import Data, inputs_at
 from .likelihood import Likelihood, Statistic, design
 
@@ -156,7 +156,9 @@ def _prior(basis: Basis, kernel: str, call: Call, number: int) -> tuple[Any, Any
     """Roots of the prior: over columns (M, M); over elements (2, E, E), of linear terms and of the process; which
     of the two each column has."""
     linear = number - size(basis)
-    root = jax.scipy.linalg.block_diag(jnp.eye(linear), prior_root(basis, kernel, call.lengths))
+    root = jax.scipy.linalg.block_diag(
+        jnp.eye(linear), jnp.linalg.cholesky(prior_covariance(basis, kernel, call.lengths))
+    )
     return root, jnp.stack([call.scatter_cholesky, jnp.diag(call.amplitude)]), (np.arange(number) >= linear).astype(int)
 
 
@@ -171,7 +173,7 @@ def field_draws(
     """The field at S draws of theta (S, P) and calls, from the `statistic` at each theta."""
     one = jax.jit(partial(_one_draw, data.basis, kernel))
     keys = jax.random.split(jax.random.PRNGKey(seed), len(theta))
-    observed, variance = _classes(data)
+    observed, variance = jnp.asarray(data.classes.observed, float), jnp.asarray(data.classes.variance)
 
     def at(s: int) -> np.ndarray:
         call_s = jax.tree.map(lambda leaf: jnp.asarray(leaf[s]), call)
@@ -182,10 +184,6 @@ def field_draws(
 
 def _one_draw(basis: Basis, kernel: str, call: Call, found: Statistic, observed: Any, variance: Any, key: Any) -> Any:
     return posterior_coefficients(basis, kernel, call, sums(found), observed, variance, key)
-
-
-def _classes(data: Data) -> tuple[Any, Any]:
-    return jnp.ones((1, len(data.elements))), jnp.zeros((1, len(data.elements)))
 
 
 class Drawn(NamedTuple):
@@ -211,7 +209,9 @@ def draw_all(
     """Prior draws, and field and predictions at a thinned set of the posterior's `draws` (chain, draw, ...)."""
     chains, length = draws["z_sun"].shape[:2]
     chosen = np.unique(np.linspace(0, length - 1, min(length, -(-SHOWN_DRAWS // chains))).astype(int))
-    stars = np.sort(np.random.default_rng([seed, 0x73746172]).permutation(len(data))[:SHOWN_STARS])
+    whole = np.isfinite(data.variance).all(1)  # some stars with every element, if any
+    usable = np.flatnonzero(whole) if whole.any() else np.arange(len(data))
+    stars = np.sort(np.random.default_rng([seed, 0x73746172]).permutation(usable)[:SHOWN_STARS])
     prior = prior_draws(model, data, PRIOR_DRAWS, seed)
     names = data.model.Parameters._fields
     fields: list[Field] = []
@@ -239,4 +239,6 @@ def predict(data: Data, found: Field, stars: np.ndarray, seed: int) -> np.ndarra
 
     mean = np.stack([at(s) for s in range(len(found.theta))])
     noise = np.einsum("sef,snf->sne", found.call.scatter_cholesky, rng.standard_normal(mean.shape))
+    own = np.sqrt(np.where(np.isfinite(data.variance[stars]), data.variance[stars], 0.0))
+    noise += own * rng.standard_normal(mean.shape)
     return data.centre + data.scale * (mean + noise)

@@ -1,9 +1,11 @@
 """ln p(abundances | actions): the Gaussian-process mean integrated out, elements joined by a full residual covariance.
 
-X_n ~ Normal(f(J_n), Sigma), f = linear terms + Gaussian process. Coefficients of the process are matrix-normal, kernel
-spectrum x A with A = diag(amplitude^2); those of the linear terms are spherical in units of Sigma, and wide. The
-generalised eigenvectors of (A, Sigma) then turn the E elements into E independent regressions of unit noise on one
-Gram matrix. `dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) compute the same density.
+X_n ~ Normal(f(J_n), Sigma + errors_n), f = linear terms + Gaussian process. Coefficients of the process are
+matrix-normal, kernel spectrum x A with A = diag(amplitude^2); those of the linear terms are spherical in units of
+Sigma, and wide. Where all stars weigh alike, the generalised eigenvectors of (A, Sigma) turn the E elements into E
+independent regressions of unit noise on one Gram matrix, and one eigendecomposition serves all of them. Where
+abundances are missing or errors differ, each class of stars has its Gram matrix, and the elements stay together.
+`dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) compute the same density.
 """
 
 from collections.abc import Callable
@@ -12,17 +14,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tinygp import GaussianProcess, kernels
 
 from ..errors import InputError
-from .basis import Basis, even_kernel, features, inputs, linear_terms, prior_root, size
-from .data import Data
+from .basis import Basis, combinations, even_kernel, features, inputs, linear_terms, prior_covariance
+from .data import Classes, Data
+from .moments import Moments, gram, moments, projection
 
 __all__ = [
     "LIKELIHOODS",
     "LINEAR_WIDTH",
     "Likelihood",
     "Statistic",
+    "condensed",
     "dense_log_likelihood",
     "design",
     "hilbert_log_likelihood",
@@ -32,15 +37,17 @@ __all__ = [
 
 LIKELIHOODS = ("hilbert", "dense")
 DENSE_MOST = 2000  # stars: beyond, N^3 is hopeless
+_DENSE_VALUES = 4000  # the same for abundances that do not separate
 
 LINEAR_WIDTH = 30.0  # prior sd of the linear terms' coefficients, in residual scatters per unit of their inputs
 
 
 class Statistic(NamedTuple):
-    """What hilbert_log_likelihood needs of N stars: sufficient for every hyperparameter where weights are common.
+    """What hilbert_log_likelihood needs of N stars: sufficient for every hyperparameter where they weigh alike.
 
     Of the `design` matrix Phi (N, M), its first columns linear terms in units of their prior: `factor` (M, M), lower
-    triangular, of 1 + Phi^T Phi; `projection` (M, E) = factor^-1 Phi^T Y; `square` (E, E) = Y^T Y; `count` = N.
+    triangular, of 1 + Phi^T Phi; `projection` (M, E) = factor^-1 Phi^T Y; `square` (E, E) = Y^T Y; `count` = N. Where
+    stars do not weigh alike, each class has its own, by a leading axis.
 
     A response surface carries it better than the Gram matrix itself: its errors are in units of what the stars say, and
     what it makes stays positive definite.
@@ -54,25 +61,40 @@ class Statistic(NamedTuple):
 
 def design(basis: Basis, x: jax.Array, linear: Any = None) -> jax.Array:
     """Phi (N, M) at inputs x (N, 3): linear terms in units of their prior, those of actions and then any `linear`
-    (N, K) besides, and the features of the basis."""
+    (N, L) besides, and the features of the basis."""
     terms = linear_terms(x) if linear is None else jnp.concatenate([linear_terms(x), linear], 1)
     return jnp.concatenate([LINEAR_WIDTH * terms, jax.vmap(lambda point: features(basis, point))(x)], 1)
 
 
 def statistic(basis: Basis, x: jax.Array, Y: jax.Array, linear: Any = None) -> Statistic:
-    """The statistic of inputs x (N, 3), abundances Y (N, E) and further columns `linear` (N, K)."""
-    phi = design(basis, x, linear)
-    factor = jnp.linalg.cholesky(jnp.eye(phi.shape[1]) + phi.T @ phi)
-    projection = jax.scipy.linalg.solve_triangular(factor, phi.T @ Y, lower=True)
-    return Statistic(factor, projection, Y.T @ Y, jnp.asarray(float(Y.shape[0])))
+    """The statistic of inputs x (N, 3), abundances Y (N, E) and further columns `linear` (N, L)."""
+    box, degrees = (basis.low, basis.high), tuple(map(int, basis.degrees.max(0)))
+    Z = Y if linear is None else jnp.concatenate([linear, Y], 1)
+    return condensed(basis, moments(box, degrees, x, Z, jnp.ones(len(x))), Y.shape[1])
+
+
+def condensed(basis: Basis, found: Moments, elements: int) -> Statistic:
+    """The statistic of sums over the stars, the last columns of which are so many elements."""
+    if jnp.ndim(found.count):
+        return jax.vmap(lambda one: condensed(basis, one, elements))(found)
+    combine, linear = combinations(basis), found.square.shape[-1] - elements
+    width = np.where(np.arange(linear + elements) < linear, LINEAR_WIDTH, 1.0)
+    square = found.square * (width[:, None] * width[None])
+    across = combine.T @ (projection(basis, found) * width[None])
+    wiggly = combine.T @ gram(basis, found) @ combine
+    G = jnp.block([[square[:linear, :linear], across[:, :linear].T], [across[:, :linear], wiggly]])
+    factor = jnp.linalg.cholesky(jnp.eye(len(G)) + G)
+    b = jnp.concatenate([square[:linear, linear:], across[:, linear:]])
+    b = jax.scipy.linalg.solve_triangular(factor, b, lower=True)
+    return Statistic(factor, b, square[linear:, linear:], found.count)
 
 
 def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
-    """W (E, E) and d (E,): W^T Sigma W = 1 and W^T A W = diag(d)."""
+    """U (E, E) and d (E,): W = scatter_cholesky^-T U makes W^T Sigma W = 1 and W^T A W = diag(d)."""
     untied = amplitude * (1 + 1e-7 * jnp.arange(amplitude.shape[0]))  # equal eigenvalues have no gradient
     half = jax.scipy.linalg.solve_triangular(scatter_cholesky, jnp.diag(untied), lower=True)
     left, singular, _ = jnp.linalg.svd(half)
-    return jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1), singular**2
+    return left, singular**2
 
 
 def variance_ratio(amplitude: Any, scatter_cholesky: Any) -> Any:
@@ -80,9 +102,114 @@ def variance_ratio(amplitude: Any, scatter_cholesky: Any) -> Any:
     return _rotation(amplitude, scatter_cholesky)[1]
 
 
-def _normalisation(count: Any, scatter_cholesky: Any) -> Any:
-    elements = scatter_cholesky.shape[0]
-    return -count * (0.5 * elements * jnp.log(2 * jnp.pi) + jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky))))
+def hilbert_log_likelihood(
+    data: Statistic,
+    basis: Basis,
+    kernel: str,
+    lengths: Any,
+    amplitude: Any,
+    scatter_cholesky: Any,
+    classes: Classes | None = None,
+) -> Any:
+    """ln p(Y | x) with the coefficients integrated out (Solin & Sarkka 2020, section 3.3), from the `Statistic`.
+
+    lengths (3,) in units of the inputs; amplitude (E,) and Cholesky factor of Sigma (E, E) in units of Y. `classes`
+    tells what the stars of each class lack, and their errors beyond Sigma; None where all weigh alike.
+    """
+    left, d = _rotation(amplitude, scatter_cholesky)
+    covariance = prior_covariance(basis, kernel, lengths)
+    if classes is None or classes.common:
+        return _alike(data, covariance, left, d, scatter_cholesky)
+    return _by_class(data, covariance, left, d, scatter_cholesky, classes, basis.ranks)
+
+
+# ---- all stars alike
+
+
+def _alike(data: Statistic, covariance: Any, left: Any, d: Any, scatter_cholesky: Any) -> Any:
+    rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
+    linear = len(data.factor) - len(covariance)
+    b = data.projection @ rotation
+    # linear terms are as wide whatever the hyperparameters: they are integrated out by the factor's first rows
+    straight = 0.5 * jnp.sum(b[:linear] ** 2) - jnp.sum(jnp.log(jnp.diagonal(data.factor)[:linear])) * len(d)
+    square = jnp.sum((data.square @ rotation) * rotation)
+    log_noise = jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
+    normalisation = data.count * (0.5 * len(d) * jnp.log(2 * jnp.pi) + log_noise)
+    wiggly = _regressions(covariance, data.factor[linear:, linear:], b[linear:], d)
+    return straight + wiggly - 0.5 * square - normalisation
+
+
+@jax.custom_vjp
+def _regressions(covariance: jax.Array, factor: jax.Array, b: jax.Array, d: jax.Array) -> jax.Array:
+    """Sum over e of (p^T C p - ln det(1 + d P G)) / 2, with C = (1/(d P) + G)^-1: E regressions on one Gram matrix.
+
+    P (K, K) prior covariance; G = factor factor^T - 1; p = factor b, b (K, E); d (E,) prior variances.
+    """
+    return _regressions_forward(covariance, factor, b, d)[0]
+
+
+def _regressions_forward(covariance: jax.Array, factor: jax.Array, b: jax.Array, d: jax.Array) -> tuple:
+    root = jnp.linalg.cholesky(covariance)
+    seen = factor.T @ root
+    values, vectors = jnp.linalg.eigh(seen.T @ seen - root.T @ root, symmetrize_input=False)
+    values = jnp.maximum(values, 0.0)
+    axes = root @ vectors  # C = axes diag(weight) axes^T for every element
+    q = axes.T @ (factor @ b)
+    shrunk = 1 + values[:, None] * d[None, :]
+    value = 0.5 * jnp.sum(q**2 * d[None, :] / shrunk - jnp.log(shrunk))
+    return value, (factor, b, d, values, axes, q, shrunk)
+
+
+def _regressions_backward(saved: tuple, cotangent: jax.Array) -> tuple:
+    # By hand: the derivatives of a Cholesky factor and of eigenvectors cost several times as much, and the latter are
+    # singular where eigenvalues meet, though the density is not.
+    factor, b, d, values, axes, q, shrunk = saved
+    weight = d[None, :] / shrunk
+    mean = axes @ (weight * q)
+    gram = factor @ factor.T - jnp.eye(len(factor))
+    rest = factor @ b - gram @ mean
+    seen = gram @ axes
+    d_bar = 0.5 * jnp.sum(q**2 / shrunk**2 - values[:, None] / shrunk, 0)
+    gram_bar = -0.5 * ((axes * jnp.sum(weight, 1)[None, :]) @ axes.T + mean @ mean.T)
+    P_bar = (rest * d[None, :]) @ rest.T - jnp.sum(d) * gram + (seen * (weight @ d)[None, :]) @ seen.T
+    factor_bar = jnp.tril(2 * gram_bar @ factor + mean @ b.T)
+    return tuple(cotangent * bar for bar in (0.5 * P_bar, factor_bar, factor.T @ mean, d_bar))
+
+
+_regressions.defvjp(_regressions_forward, _regressions_backward)
+
+
+# ---- stars that lack elements, or differ in errors
+
+
+def _by_class(
+    data: Statistic, covariance: Any, left: Any, d: Any, scatter_cholesky: Any, classes: Classes, ranks: Any
+) -> Any:
+    elements, size = len(d), data.factor.shape[-1]
+    linear = size - len(covariance)
+    seen = jnp.asarray(classes.observed, float)
+    both = seen[:, :, None] * seen[:, None, :]
+    Sigma = scatter_cholesky @ scatter_cholesky.T
+    noise = both * (Sigma[None] + classes.variance[:, :, None] * jnp.eye(elements)[None])
+    # an element that is missing has a noise of its own, of unit variance, which no abundance ever meets
+    noise_factor = jnp.linalg.cholesky(noise + (1 - seen)[:, :, None] * jnp.eye(elements)[None])
+    precision = both * jax.vmap(lambda L: jax.scipy.linalg.cho_solve((L, True), jnp.eye(elements)))(noise_factor)
+    back = scatter_cholesky @ left  # abundances from rotated ones
+    rotated = jnp.einsum("ie,cij,jf->cef", back, precision, back)
+
+    root = jax.scipy.linalg.block_diag(jnp.eye(linear), jnp.linalg.cholesky(covariance))
+    scale = jnp.where(jnp.arange(size)[:, None] < linear, 1.0, jnp.sqrt(d)[None, :])
+    G = jax.vmap(lambda F: root.T @ (F @ F.T - jnp.eye(size)) @ root)(data.factor)
+    p = jnp.einsum("ckl,cle,cef,fg->kg", data.factor, data.projection, precision, back)
+    posterior = jnp.einsum("ckl,cef->kelf", G, rotated) * scale[:, :, None, None] * scale[None, None]
+    # most of the combinations are for the axis along which the field is strongest
+    needed = np.arange(size)[:, None] < linear + (size if ranks is None else np.asarray(ranks))
+    needed = np.flatnonzero(np.broadcast_to(needed, (size, elements)))
+    posterior = posterior.reshape(size * elements, -1)[needed[:, None], needed[None]] + jnp.eye(len(needed))
+    explained = _explained(posterior, ((root.T @ p) * scale).reshape(-1)[needed])
+    log_noise = jnp.sum(jnp.log(jnp.diagonal(noise_factor, axis1=1, axis2=2)), 1)
+    normalisation = jnp.sum(data.count * (0.5 * jnp.sum(seen, 1) * jnp.log(2 * jnp.pi) + log_noise))
+    return explained - 0.5 * jnp.sum(precision * data.square) - normalisation
 
 
 @jax.custom_vjp
@@ -107,51 +234,54 @@ def _explained_backward(saved: tuple, cotangent: jax.Array) -> tuple:
 _explained.defvjp(_explained_forward, _explained_backward)
 
 
-def hilbert_log_likelihood(
-    data: Statistic, basis: Basis, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any
-) -> Any:
-    """ln p(Y | x) with the coefficients integrated out (Solin & Sarkka 2020, section 3.3), from the `Statistic`.
-
-    lengths (3,) in units of the inputs; amplitude (E,) and Cholesky factor of Sigma (E, E) in units of Y.
-    """
-    rotation, d = _rotation(amplitude, scatter_cholesky)
-    square = jnp.einsum("ie,ij,je->e", rotation, data.square, rotation)
-    linear = data.factor.shape[0] - size(basis)
-    root = jax.scipy.linalg.block_diag(jnp.eye(linear), prior_root(basis, kernel, lengths))
-    gram = root.T @ (data.factor @ data.factor.T - jnp.eye(len(root))) @ root
-    projection = root.T @ (data.factor @ (data.projection @ rotation))
-
-    def regression(d: Any, projection: Any, square: Any) -> Any:
-        scale = jnp.where(jnp.arange(len(root)) < linear, 1.0, jnp.sqrt(d))
-        precision = jnp.eye(scale.size) + scale[:, None] * gram * scale[None, :]
-        return -0.5 * square + _explained(precision, scale * projection)
-
-    terms = jax.vmap(regression, in_axes=(0, 1, 0))(d, projection, square)
-    return _normalisation(data.count, scatter_cholesky) + jnp.sum(terms)
+# ---- the plain Gaussian process
 
 
 def dense_log_likelihood(
-    x: jax.Array, Y: jax.Array, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any, linear: Any = None
+    x: jax.Array,
+    Y: jax.Array,
+    kernel: str,
+    lengths: Any,
+    amplitude: Any,
+    scatter_cholesky: Any,
+    linear: Any = None,
+    variance: np.ndarray | None = None,
 ) -> Any:
-    """The same density by one tinygp Gaussian process over the N stars for each rotated element: N^3, for N <= 2,000.
+    """The same density by tinygp over the stars: one process for each rotated element, N^3, for N <= 2,000.
 
-    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, K) further columns; the rest as `hilbert_log_likelihood`.
+    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, L) further columns; the rest as `hilbert_log_likelihood`. With
+    `variance` (N, E), each star's own errors squared, infinite where an abundance is missing, one process over all
+    abundances, (N E)^3.
     """
-    rotation, d = _rotation(amplitude, scatter_cholesky)
     even = even_kernel(kernel, lengths)
-
     points = x if linear is None else jnp.concatenate([x, linear], 1)
 
-    def terms(a: Any) -> Any:
-        return jnp.concatenate([linear_terms(a[:3]), a[3:]])
+    def straight(a: Any, b: Any) -> Any:
+        terms = [jnp.concatenate([linear_terms(point[:3]), point[3:]]) for point in (a, b)]
+        return LINEAR_WIDTH**2 * jnp.dot(*terms)
+
+    if variance is not None:
+        Sigma = scatter_cholesky @ scatter_cholesky.T
+        star, element = np.nonzero(np.isfinite(variance))
+
+        def covariance(a: Any, b: Any) -> Any:
+            (x, n, e), (y, m, f) = a, b
+            field = jnp.where(e == f, amplitude[e] ** 2, 0.0) * even(x[:3], y[:3])
+            return field + (straight(x, y) + jnp.where(n == m, 1.0, 0.0)) * Sigma[e, f]
+
+        every = (points[star], jnp.asarray(star), jnp.asarray(element))
+        own = jnp.asarray(variance[star, element])
+        return GaussianProcess(kernels.Custom(covariance), every, diag=own).log_probability(Y[star, element])
+
+    left, d = _rotation(amplitude, scatter_cholesky)
+    rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
 
     def process(d: Any, y: Any) -> Any:
-        covariance = kernels.Custom(lambda a, b: d * even(a[:3], b[:3]) + LINEAR_WIDTH**2 * jnp.dot(terms(a), terms(b)))
+        covariance = kernels.Custom(lambda a, b: d * even(a[:3], b[:3]) + straight(a, b))
         return GaussianProcess(covariance, points, diag=jnp.ones(x.shape[0])).log_probability(y)
 
     unit_noise = jax.vmap(process, in_axes=(0, 1))(d, Y @ rotation)
-    half_log_two_pi = 0.5 * Y.size * jnp.log(2 * jnp.pi)
-    return _normalisation(float(Y.shape[0]), scatter_cholesky) + jnp.sum(unit_noise) + half_log_two_pi
+    return jnp.sum(unit_noise) - Y.shape[0] * jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,9 +301,19 @@ class Likelihood:
     def __post_init__(self) -> None:
         if self.kind not in (*LIKELIHOODS, "none"):
             raise InputError(f"unknown likelihood {self.kind!r}; choose one of {', '.join(LIKELIHOODS)}")
-        if self.kind == "dense" and len(self.data) > DENSE_MOST:
+        if self.kind == "dense":
+            self._check_size()
+
+    def _check_size(self) -> None:
+        if len(self.data) > DENSE_MOST:
             raise InputError(
                 f"likelihood 'dense' is for at most {DENSE_MOST} stars; got {len(self.data)}; use likelihood='hilbert'"
+            )
+        values = int(np.isfinite(self.data.variance).sum())
+        if not self.data.classes.common and values > _DENSE_VALUES:
+            raise InputError(
+                f"likelihood 'dense' with missing abundances or errors by star is for at most {_DENSE_VALUES}"
+                f" abundances; got {values}; use likelihood='hilbert'"
             )
 
     @property
@@ -186,17 +326,18 @@ class Likelihood:
 
         amplitude (E,) and scatter_cholesky (E, E) in units of `data.scale`, the elements' standard deviations.
         """
+        data, hyper = self.data, (kernel, lengths, amplitude, scatter_cholesky)
         if self.kind == "none":
             return 0.0
         if self.kind == "dense":
-            x = inputs(self.data.actions(theta))
-            value = dense_log_likelihood(x, self.data.Y, kernel, lengths, amplitude, scatter_cholesky, self.data.linear)
+            own = None if data.classes.common else data.variance
+            value = dense_log_likelihood(inputs(data.actions(theta)), data.Y, *hyper, data.linear, own)
         else:
-            if self.data.basis is None:
+            if data.basis is None:
                 raise InputError("likelihood 'hilbert' needs a basis: Data.resolving")
             found, extra = self.source(theta) if self.source else (self._statistic(theta), 0.0)
-            value = hilbert_log_likelihood(found, self.data.basis, kernel, lengths, amplitude, scatter_cholesky) + extra
+            value = hilbert_log_likelihood(found, data.basis, *hyper, data.classes) + extra
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
     def _statistic(self, theta: Any) -> Statistic:
-        return statistic(self.data.basis, inputs(self.data.actions(theta)), self.data.Y, self.data.linear)
+        return condensed(self.data.basis, self.data.moments(theta), len(self.elements))

@@ -16,12 +16,23 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from tqdm.auto import tqdm
 
 from .. import surface as response
+from ..dynamics import MassModel
 from ..errors import InputError
+from ..parallel import Map, threaded
 from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
-from .data import Calls, Data, corners
-from .expansion import Exact, SurfaceReport, expand_statistic, from_surface, region_about, report
-from .likelihood import Likelihood, Statistic, variance_ratio
+from .data import Calls, Data, corners, from_unbounded, moments_at
+from .expansion import (
+    Exact,
+    SurfaceReport,
+    expand_statistic,
+    expand_well,
+    from_surface,
+    leaned,
+    region_about,
+    report,
+)
+from .likelihood import Likelihood, Statistic, condensed, variance_ratio
 from .nuts import Settings, sample_nuts
 
 __all__ = ["Posterior", "check_surface", "sample_posterior"]
@@ -29,7 +40,9 @@ __all__ = ["Posterior", "check_surface", "sample_posterior"]
 _SIGMAS = 6.0  # radius of the surface's region
 _DEGREES = (4, 5, 6)
 _PRIOR_DRAWS = 200  # of the model's hyperparameters, for which the first basis is made
-_BASIS_THETAS = 8  # of the pilot's, at which stars show which combinations of the basis matter
+_BASIS_THETAS = 8  # at which stars show which combinations of the basis matter
+_FEW = 4000  # stars by which the maximum is first found
+_WIDER = 1.5  # than the curvature at the maximum says, hyperparameters may be
 _ATTEMPTS = 3  # at placing the region
 _CHECKED = 32  # draws of the run before, at which the surface's degree is chosen
 _PILOT = Settings(chains=4, warmup=100, draws=100)
@@ -37,6 +50,7 @@ _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
 _MODE_GRADIENT = 1e-2
 
 Model = Callable[[Likelihood], None]
+_Source = Callable[[np.ndarray], Statistic]
 
 
 class Posterior(NamedTuple):
@@ -50,7 +64,7 @@ class Posterior(NamedTuple):
     report: SurfaceReport | None
     complete: bool
     data: Data
-    statistic: Callable[[np.ndarray], Statistic]
+    statistic: _Source
 
 
 class _Space(NamedTuple):
@@ -60,6 +74,10 @@ class _Space(NamedTuple):
     unravel: Callable[[Any], Any]
     constrain: Callable[[Any], Any]
     theta: np.ndarray  # where the mass model's parameters are, in the order of their table
+
+    def parameters(self, flat: Any, model: MassModel) -> Any:
+        """theta (d,) in a flat vector."""
+        return jnp.stack([*from_unbounded(flat[self.theta], model)])
 
 
 def _space(model: Model, data: Data) -> _Space:
@@ -100,7 +118,7 @@ class _Probe(Likelihood):
 
     def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
         self.kernels.append(kernel)
-        self.called.append((jnp.broadcast_to(lengths, (3,)), variance_ratio(amplitude, scatter_cholesky).max()))
+        self.called.append((jnp.broadcast_to(lengths, (3,)), variance_ratio(amplitude, scatter_cholesky)))
         return 0.0
 
 
@@ -120,24 +138,33 @@ def _calls(run: Callable[[_Probe, Any], Any], data: Data, draws: Any) -> Calls:
     return Calls(tuple(kernels), lengths, variance)
 
 
-def _find_mode(potential: Callable[[Any], Any], start: np.ndarray) -> tuple[np.ndarray, Callable[[Any], Any]]:
-    """The maximum of the density in unbounded coordinates, and the compiled gradient of the potential."""
-    value_and_grad = jax.jit(jax.value_and_grad(potential))
+def _find_mode(
+    slope: Callable[[Any], Any], start: np.ndarray, covariance: np.ndarray | None = None
+) -> tuple[np.ndarray, Callable[[Any], Any]]:
+    """The maximum of the density in unbounded coordinates, and the gradient of the potential.
+
+    `slope(flat)` is the potential and its gradient; `covariance`, if there is a guess, whitens the way.
+    """
+    scale = np.eye(start.size) if covariance is None else np.linalg.cholesky(covariance)
     with tqdm(desc="maximum", unit="gradient", disable=None) as bar:
 
         def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
             bar.update()
-            value, gradient = value_and_grad(flat)
+            value, gradient = slope(flat)
             if not np.isfinite(value):
                 return 1e30, np.zeros_like(flat)
             return float(value), np.asarray(gradient)
 
-        mode, gtol = start, {"gtol": _MODE_GRADIENT}
+        def whitened(z: np.ndarray) -> tuple[float, np.ndarray]:
+            value, gradient = evaluate(start + scale @ z)
+            return value, scale.T @ gradient
+
+        z, gtol = np.zeros(start.size), {"gtol": _MODE_GRADIENT}
         for method in ("BFGS", "L-BFGS-B", "BFGS"):  # the first is quick; a wall of the prior can stop it short
-            mode = scipy.optimize.minimize(evaluate, mode, jac=True, method=method, options=gtol).x
-            if np.abs(evaluate(mode)[1]).max() < 10 * _MODE_GRADIENT:
+            z = scipy.optimize.minimize(whitened, z, jac=True, method=method, options=gtol).x
+            if np.abs(whitened(z)[1]).max() < 10 * _MODE_GRADIENT:
                 break
-    return mode, lambda flat: evaluate(flat)[1]
+    return start + scale @ z, lambda flat: evaluate(flat)[1]
 
 
 def _covariance(gradient: Callable[[Any], Any], mode: np.ndarray) -> np.ndarray:
@@ -166,35 +193,40 @@ def sample_posterior(
     basis_size: int | None = None,
     settings: Settings = Settings(),  # noqa: B008
     checkpoint: Checkpoint = FORGETFUL,
+    map: Map | None = None,
 ) -> Posterior:
     """Sample `model` given `data` with NUTS; see `otibayes.sample` for the arguments.
 
-    The maximum and its curvature give the first metric. With `surface`, the statistic of "hilbert" is expanded in a
-    region that a short pilot run places, and that is placed anew, by the draws, should any leave it. The pilot also
-    tells which length scales and amplitudes the basis must serve; before, the prior does.
+    The maximum and its curvature give the first metric. With `surface`, they are found on few of the stars first; there
+    the statistic of "hilbert" is expanded for all stars, whose maximum places the next region, and a short pilot run
+    the last one, which is placed anew, by the draws, should any leave it. The curvature also tells which length scales
+    and amplitudes the basis must serve; before, the prior does. `map` does passes over the stars elsewhere.
 
     What the `checkpoint` has is not computed again. Interrupted (Ctrl-C) once there are draws to keep, it returns
     those, incomplete and without a report; before, it raises `KeyboardInterrupt`.
     """
     check_surface(kind, surface)
+    few = data.some(_FEW, settings.seed) if surface else data
     keys = jax.random.split(jax.random.key(settings.seed), _PRIOR_DRAWS)
-    calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), data, keys)
-    data = _kept_basis(checkpoint, "prior", data, calls, np.array(corners(data.model)), basis_size)
-    space = _space(model, data)
-    potential = _potential(model, Likelihood(data, kind), space)
+    calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), few, keys)
+    rng = np.random.default_rng([settings.seed, 0x636F726E])
+    wide = rng.permutation(np.array(corners(data.model)))[:_BASIS_THETAS]
+    few = _with_bases(checkpoint, "prior", few, calls, wide, basis_size, None)
+    space = _space(model, few)
+    potential = _potential(model, Likelihood(few, kind), space)
 
     def maximum() -> tuple[np.ndarray, np.ndarray]:
-        mode, gradient = _find_mode(potential, space.start)
+        mode, gradient = _find_mode(jax.jit(jax.value_and_grad(potential)), space.start)
         return mode, _covariance(gradient, mode)
 
     mode, covariance = checkpoint.keep("maximum", maximum, (0, 0))
     about = None
     if surface:
-        data, found, flat, statistics, about = _on_surface(
-            data, model, space, mode, covariance, basis_size, settings, checkpoint
+        data, found, mode, flat, statistics, about = _on_surface(
+            data, model, space, mode, covariance, len(few) < len(data), basis_size, settings, checkpoint, map
         )
     else:
-        found = Exact(data, lambda flat, _: potential(flat), space.theta).statistic
+        data, found = few, _from_stars(few)
         flat, statistics = sample_nuts(
             lambda flat, _: potential(flat), None, mode, covariance, settings, checkpoint=checkpoint
         )
@@ -210,13 +242,28 @@ def sample_posterior(
     )
 
 
-def _kept_basis(
-    checkpoint: Checkpoint, name: str, data: Data, calls: Calls, thetas: np.ndarray, size: int | None
+def _from_stars(data: Data) -> _Source:
+    """The statistic as a function of theta, by a pass over the stars."""
+    condense = jax.jit(lambda found: condensed(data.basis, found, len(data.elements)))
+    degrees = tuple(int(d) for d in data.basis.degrees.max(0))
+    return lambda theta: condense(moments_at(data, theta, degrees=degrees))
+
+
+def _with_bases(
+    checkpoint: Checkpoint, name: str, data: Data, calls: Calls, thetas: np.ndarray, size: int | None, map: Map | None
 ) -> Data:
     """`Data.resolving` through the checkpoint: another number of cores could turn a basis' vectors about."""
+    data = data.on_box(calls, size)
+
+    def bases() -> tuple[Basis, Basis]:
+        degrees = tuple(int(d) for d in data.finer.degrees.max(0))
+        found = (map or threaded("basis", "pass"))(partial(moments_at, data, degrees=degrees), list(thetas))
+        resolved = data.resolving(calls, found)
+        return resolved.basis, resolved.finer
+
     like = Basis._make([np.empty(0)] * len(Basis._fields))
-    basis = checkpoint.keep(f"basis-{name}", lambda: data.resolving(calls, thetas, size).basis, like)
-    return replace(data, basis=basis)
+    basis, finer = checkpoint.keep(f"basis-{name}", bases, (like, like))
+    return replace(data, basis=basis, finer=finer)
 
 
 def _on_surface(
@@ -225,54 +272,63 @@ def _on_surface(
     space: _Space,
     centre: np.ndarray,
     covariance: np.ndarray,
+    again: bool,
     basis_size: int | None,
     settings: Settings,
     checkpoint: Checkpoint,
-) -> tuple[Data, Callable[[np.ndarray], Statistic], np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
+    map: Map | None,
+) -> tuple[Data, _Source, np.ndarray, np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
     def on_source(data: Data, source: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return _potential(model, Likelihood(data, source=source), space)
 
-    def approximately(data: Data) -> Callable[[Any, response.Surface], Any]:
-        return lambda flat, expanded: on_source(data, partial(from_surface, expanded))(flat)
-
-    def exactly(data: Data) -> Exact:
-        return Exact(data, lambda flat, found: on_source(data, lambda theta: (found, 0.0))(flat), space.theta)
+    def given(data: Data) -> Callable[[Any, Any], Any]:
+        return lambda flat, found: on_source(data, lambda theta: (found, 0.0))(flat)
 
     rng = np.random.default_rng([settings.seed, 0x6472617773])
+    draws = rng.multivariate_normal(centre, _WIDER**2 * covariance, _PRIOR_DRAWS)
+    calls = _calls(lambda probe, flat: _potential(model, probe, space)(flat), data, draws)
+    thetas = np.asarray(jax.vmap(partial(space.parameters, model=data.model))(draws[:_BASIS_THETAS]))
+    data = _with_bases(checkpoint, "maximum", data, calls, thetas, basis_size, map)
+    exact = Exact(data, given(data), given(replace(data, basis=data.finer)), space.theta, map)
 
-    def expanded_about(exact: Exact, draws: np.ndarray, degrees: tuple[int, ...]) -> tuple[response.Surface, Any]:
+    def approximate(flat: Any, expanded: response.Surface) -> Any:
+        return on_source(data, partial(from_surface, expanded))(flat)
+
+    on_surface = jax.jit(approximate)
+
+    def region(draws: np.ndarray) -> response.Region:
         theta = exact.theta(draws)
-        region = region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
-        return expand_statistic(exact, region, rng.choice(draws, _CHECKED, replace=False), degrees, settings.seed)
+        return region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
 
-    every = rng.multivariate_normal(centre, covariance, 1000)
-    exact = exactly(data)
-    expanded, _ = expanded_about(exact, every, _DEGREES[:1])
+    surface = None
+    if again:
+        slope = jax.jit(jax.value_and_grad(approximate))
+        draws = rng.multivariate_normal(centre, covariance, 1000)
+        lean = leaned(expand_statistic(exact, region(draws), _DEGREES[0] - 1, settings.seed))
+        centre, gradient = _find_mode(lambda flat: slope(flat, lean), centre, covariance)
+        covariance = _covariance(gradient, centre)
+    draws = rng.multivariate_normal(centre, covariance, 1000)
+    surface = expand_statistic(exact, region(draws), _DEGREES[0], settings.seed)
     pilot = _PILOT._replace(seed=settings.seed)
-    flat, _ = sample_nuts(approximately(data), expanded.lean(), centre, covariance, pilot, "NUTS, pilot", checkpoint)
+    flat, _ = sample_nuts(approximate, leaned(surface), centre, covariance, pilot, "NUTS, pilot", checkpoint)
     if flat.shape[1] < pilot.draws:
         raise KeyboardInterrupt
-
-    every = flat.reshape(-1, centre.size)
-    calls = _calls(lambda probe, flat: _potential(model, probe, space)(flat), data, every)
-    thetas = rng.choice(exact.theta(every), _BASIS_THETAS, replace=False)
-    data = _kept_basis(checkpoint, "pilot", data, calls, thetas, basis_size)
-    exact, finer, approximate = exactly(data), exactly(data.finer(calls, thetas)), approximately(data)
-    on_surface, read_surface = jax.jit(approximate), jax.jit(lambda expanded, theta: from_surface(expanded, theta)[0])
+    read = jax.jit(lambda lean, theta: from_surface(lean, theta)[0])
+    draws, mode = flat.reshape(-1, centre.size), centre
     for attempt in range(1, _ATTEMPTS + 1):
-        centre, covariance = every.mean(0), np.cov(every.T)
-        expanded, held_out = expanded_about(exact, every, _DEGREES)
-        lean = expanded.lean()
-        found = partial(read_surface, lean)
+        centre, covariance = draws.mean(0), np.cov(draws.T)
+        some = rng.choice(draws, _CHECKED, replace=False)
+        surface, held_out = expand_well(exact, region(draws), some, _DEGREES, settings.seed, surface)
+        lean = leaned(surface)
+        found = partial(read, lean)
         name = f"NUTS, attempt {attempt}" if attempt > 1 else "NUTS"
         flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings, name, checkpoint)
         if flat.shape[1] < settings.draws:
-            return data, found, flat, statistics, None
-        every = flat.reshape(-1, centre.size)
-        read = partial(on_surface, expanded=lean)
-        about = report(exact, finer, read, expanded, held_out, attempt, every, settings.seed)
+            return data, found, mode, flat, statistics, None
+        draws = flat.reshape(-1, centre.size)
+        about = report(exact, partial(on_surface, expanded=lean), surface, held_out, attempt, draws, settings.seed)
         if about.trusted:
-            return data, found, flat, statistics, about
+            return data, found, mode, flat, statistics, about
     raise InputError(
         f"the response surface cannot be trusted after {_ATTEMPTS} attempts: draws go to {about.farthest:.1f} of"
         f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by {about.shift:.2f}"

@@ -1,0 +1,64 @@
+"""Sums over stars from which the Gram matrix of any cosines follows: the one pass over the stars of a likelihood.
+
+A product of two cosines is half the sum of two cosines, of the sum and of the difference of their frequencies. So the
+Gram matrix of M products of cosines, M^2 numbers, holds few different ones: sums over the stars of the products of up
+to twice the degrees. Those are one matrix product, a tenth of the work of the Gram matrix itself, and serve every
+choice of products and of their combinations made afterwards.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .basis import Basis, cosines, linear_terms
+
+__all__ = ["Moments", "gram", "moments", "projection"]
+
+
+class Moments(NamedTuple):
+    """Of N stars on a box: `cosines` (2a+1, 2b+1, 2c+1), sums of the products of cosines of all degrees up to twice
+    (a, b, c); `columns` (a+1, b+1, c+1, 4+Z), those up to (a, b, c) times the linear terms and Z columns of data;
+    `square` (4+Z, 4+Z), products of these with one another; `count`, N. There may be a leading axis.
+    """
+
+    cosines: Any
+    columns: Any
+    square: Any
+    count: Any
+
+
+def moments(box: tuple[Any, Any], degrees: tuple[int, int, int], x: jax.Array, Z: jax.Array, weight: Any) -> Moments:
+    """Of inputs x (N, 3) and data Z (N, Z), weighted by `weight` (N,), on the box (low, high); NaN beyond it."""
+    tables = [cosines(box, x[:, i], i, 2 * degree) for i, degree in enumerate(degrees)]
+    weighted = tables[2] * weight[:, None]
+    few = [table[:, : degree + 1] for table, degree in zip(tables, degrees, strict=True)]
+    Z = jnp.concatenate([linear_terms(x), Z], 1)
+    plane = few[0][:, :, None] * few[1][:, None, :]
+    third = (weighted[:, : degrees[2] + 1, None] * Z[:, None, :]).reshape(len(x), -1)
+    shape = (degrees[0] + 1, degrees[1] + 1, degrees[2] + 1, Z.shape[1])
+    wide = (tables[0][:, :, None] * tables[1][:, None, :]).reshape(len(x), -1)
+    return Moments(
+        (wide.T @ weighted).reshape([2 * degree + 1 for degree in degrees]),
+        (plane.reshape(len(x), -1).T @ third).reshape(shape),
+        Z.T @ (weight[:, None] * Z),
+        jnp.sum(weight),
+    )
+
+
+def gram(basis: Basis, found: Moments) -> Any:
+    """Phi^T Phi (M, M) of the basis' M products of cosines, uncombined."""
+    d = basis.degrees
+    sums, differences = d[:, None] + d[None], np.abs(d[:, None] - d[None])
+    total = 0.0
+    for signs in np.ndindex(2, 2, 2):
+        a, b, c = (np.where(sign, sums[..., i], differences[..., i]) for i, sign in enumerate(signs))
+        total = total + found.cosines[a, b, c]
+    return total / 8
+
+
+def projection(basis: Basis, found: Moments) -> Any:
+    """Phi^T Z (M, 4+Z) of the products with the linear terms and data Z."""
+    a, b, c = basis.degrees.T
+    return found.columns[a, b, c]
