@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .. import surface as response
 from ..dynamics import MassModel
 from ..errors import InputError
-from ..parallel import Map, threaded
+from ..parallel import Map
 from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
 from .data import Calls, Data, corners, from_unbounded, moments_at
@@ -29,6 +29,7 @@ from .expansion import (
     expand_well,
     from_surface,
     leaned,
+    passes,
     region_about,
     report,
 )
@@ -257,7 +258,7 @@ def _with_bases(
 
     def bases() -> tuple[Basis, Basis]:
         degrees = tuple(int(d) for d in data.finer.degrees.max(0))
-        found = (map or threaded("basis", "pass"))(partial(moments_at, data, degrees=degrees), list(thetas))
+        found = passes(map, data, degrees)(partial(moments_at, data, degrees=degrees), list(thetas))
         resolved = data.resolving(calls, found)
         return resolved.basis, resolved.finer
 
