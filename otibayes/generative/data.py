@@ -199,8 +199,9 @@ class Data:
     [dex], 0 where missing; `variance` (N, E) of each one's error in the same units, infinite where missing; `members`,
     the stars (indices) of each of the `classes`; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,)
     indices into the given stars; `weight` (N,), of mean 1: a star scatters by Sigma over its weight; `linear` (N, L),
-    columns besides the actions that abundances may depend on linearly, or None. A `basis`, which "hilbert" needs, and a
-    `finer` one to check it by, come by `on_box` and `resolving`.
+    columns besides the actions that abundances may depend on linearly, or None; `tails`, degrees of freedom of the t
+    that weights are of, or None. A `basis`, which "hilbert" needs, and a `finer` one to check it by, come by `on_box`
+    and `resolving`.
     """
 
     stars: jax.Array
@@ -217,6 +218,7 @@ class Data:
     weight: np.ndarray
     model: MassModel
     linear: jax.Array | None = None
+    tails: float | None = None
     basis: Any = None
     finer: Any = None
 
@@ -371,13 +373,14 @@ def prepare(
         weight,
         model,
         None if linear is None else jnp.asarray(linear),
+        tails,
     )
 
 
 def _refuse_outliers(elements: Sequence[str], Y: np.ndarray, kept: np.ndarray) -> None:
-    """`InputError` where one star makes more than half of an element's variance: the scatter would be about that star."""
+    """`InputError` where one star makes more than half of an element's variance: the scatter would be that star's."""
     share = np.nanmax(Y**2, 0) / np.nansum(Y**2, 0)
-    for e in np.flatnonzero(share > 0.5):
+    for e in map(int, np.flatnonzero(share > 0.5)):
         star = int(kept[np.nanargmax(Y[:, e] ** 2)])
         raise InputError(
             f"one star makes {share[e]:.0%} of the scatter in {elements[e]} (star {star}, from 0): set its abundance to"

@@ -36,7 +36,7 @@ from .expansion import (
 from .likelihood import Likelihood, Statistic, condensed, variance_ratio
 from .nuts import Settings, sample_nuts
 
-__all__ = ["Posterior", "check_surface", "sample_posterior"]
+__all__ = ["Posterior", "check_surface", "from_stars", "sample_posterior"]
 
 _SIGMAS = 6.0  # radius of the surface's region
 _DEGREES = (4, 5, 6)
@@ -227,7 +227,7 @@ def sample_posterior(
             data, model, space, mode, covariance, len(few) < len(data), basis_size, settings, checkpoint, map
         )
     else:
-        data, found = few, _from_stars(few)
+        data, found = few, from_stars(few)
         flat, statistics = sample_nuts(
             lambda flat, _: potential(flat), None, mode, covariance, settings, checkpoint=checkpoint
         )
@@ -243,7 +243,7 @@ def sample_posterior(
     )
 
 
-def _from_stars(data: Data) -> _Source:
+def from_stars(data: Data) -> _Source:
     """The statistic as a function of theta, by a pass over the stars."""
     condense = jax.jit(lambda found: condensed(data.basis, found, len(data.elements)))
     degrees = tuple(int(d) for d in data.basis.degrees.max(0))
