@@ -377,4 +377,11 @@ def as_tree(
         "truth": json.dumps(_truth(stars, model)),
         "parameters": ",".join(p.name for p in model.parameters),
     }
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **groups})
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **{n: _numbered(g) for n, g in groups.items()}})
+
+
+def _numbered(group: xr.Dataset) -> xr.Dataset:
+    """With coordinates along chain and draw, which some of ArviZ' plots need."""
+    return group.assign_coords(
+        {d: np.arange(group.sizes[d]) for d in ("chain", "draw") if d in group.dims and d not in group.coords}
+    )

@@ -95,7 +95,8 @@ def sample(
     try:
         tree = inference.sample(read, names, seed=seed, checkpoint=checkpoint, resume=resume, **options)
     except KeyboardInterrupt:
-        click.echo(f"Error: interrupted before there were draws; {go_on}", err=True)
+        kept = go_on if checkpoint.exists() else "nothing was written"
+        click.echo(f"Error: interrupted before there were draws; {kept}", err=True)
         click.get_current_context().exit(130)
     results.save(tree, output)
     a = tree.attrs
