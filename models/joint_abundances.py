@@ -16,6 +16,8 @@ c and beta are integrated out with wide priors, the GP with its own; where stars
 selection in phase space matters.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -23,15 +25,19 @@ import numpyro.distributions as dist
 from otibayes.generative import Likelihood, sample_parameters
 
 
-def joint_abundances(likelihood: Likelihood) -> None:
-    """Sample theta and the hyperparameters of all elements jointly; `likelihood` holds stars and elements."""
+def joint_abundances(likelihood: Likelihood, correlation: Any = None) -> None:
+    """Sample theta and the hyperparameters of all elements jointly; `likelihood` holds stars and elements.
+
+    `correlation`, the Cholesky factor of C (E, E), is sampled where it is not given.
+    """
     theta = sample_parameters(likelihood.data.model)
     elements = len(likelihood.elements)
     lengths = numpyro.sample("length_scale", dist.LogNormal(jnp.log(3.0), 0.5).expand([3]).to_event(1))
     amplitude = numpyro.sample("amplitude", dist.LogNormal(jnp.log(0.5), 0.5).expand([elements]).to_event(1))
     scatter = numpyro.sample("scatter", dist.LogNormal(jnp.log(0.9), 0.3).expand([elements]).to_event(1))
-    correlation = jnp.eye(1)
-    if elements > 1:
+    if correlation is None and elements == 1:
+        correlation = jnp.eye(1)
+    if correlation is None:
         correlation = numpyro.sample("correlation_cholesky", dist.LKJCholesky(elements, 2.0))
     numpyro.factor(
         "abundances",

@@ -124,6 +124,8 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
         f" (tail), {a['divergences']} divergences, over all that was sampled"
         + ("" if a["converged"] else ": NOT CONVERGED, sample longer")
     )
+    if not a.get("complete", 1):
+        lines.append("posterior: INCOMPLETE: interrupted, and its surface not checked; go on with --resume")
     if "surface" in posterior.children:
         s = posterior["surface"].attrs
         lines.append(

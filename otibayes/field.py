@@ -76,8 +76,9 @@ def vertical_plane(
     """The field on the z-v_z plane at R0, v_R = 0, v_T = 229 km/s, and the stars' own mean abundances beside it.
 
     `mean` and `sd` [dex] (element, z, vz): over draws of field and mass model together, each draw with the actions of
-    its own model. `stars` (element, z, vz): mean of the stars in each cell, where there are 5 or more, at any R and v_T
-    and at the posterior's mean theta; `count` (z, vz). Default grid: 40 x 40 over 98% of the stars. z [kpc], vz [km/s].
+    its own model. `stars` (element, z_cell, vz_cell): mean of the stars in each cell, where there are 3 or more, at any
+    R and v_T and at the posterior's mean theta; `count` (z_cell, vz_cell). Default grid: 40 x 40 over 98% of the stars,
+    and fewer cells where there are few stars. z [kpc], vz [km/s].
     """
     model, f = mass_model_of(posterior, mass_model), posterior["field"].dataset
     data = posterior["constant_data"].dataset
@@ -85,8 +86,8 @@ def vertical_plane(
     w = jax.tree.map(
         np.asarray, galactocentric(jnp.asarray(data.heliocentric.values), model.Parameters(*theta.mean(0)))
     )
-    z = _axis(w.z) if z is None else np.asarray(z, float)
-    vz = _axis(w.vz) if vz is None else np.asarray(vz, float)
+    z = _axis(w.z, 40) if z is None else np.asarray(z, float)
+    vz = _axis(w.vz, 40) if vz is None else np.asarray(vz, float)
     Z, VZ = (grid.ravel() for grid in np.meshgrid(z, vz, indexing="ij"))
     point = PhaseSpace(np.full_like(Z, R0), 0 * Z, Z, 0 * Z, np.full_like(Z, V_CIRC), VZ)
 
@@ -96,31 +97,34 @@ def vertical_plane(
 
     J = np.stack([actions(one) for one in theta]).reshape(f.sizes["chain"], f.sizes["draw"], -1, 3)
     values = field_at(posterior, J).values.reshape(-1, len(z), len(vz), f.sizes["element"])
-    edges = [_edges(z), _edges(vz)]
-    count, sums = np.zeros((len(z), len(vz))), []
+    number = int(np.clip(np.sqrt(len(w.z) / 6), 8, 40))
+    cells = [np.linspace(axis.min(), axis.max(), number + 1) for axis in (z, vz)]
+    count, sums = np.zeros((number, number)), []
     for e in range(f.sizes["element"]):
         known = np.isfinite(data.abundances.values[:, e])
-        number = np.histogram2d(w.z[known], w.vz[known], edges)[0]
-        total = np.histogram2d(w.z[known], w.vz[known], edges, weights=data.abundances.values[known, e])[0]
-        sums.append(np.where(number >= 5, total / np.maximum(number, 1), np.nan))
-        count = np.maximum(count, number)
+        found = np.histogram2d(w.z[known], w.vz[known], cells)[0]
+        total = np.histogram2d(w.z[known], w.vz[known], cells, weights=data.abundances.values[known, e])[0]
+        sums.append(np.where(found >= 3, total / np.maximum(found, 1), np.nan))
+        count = np.maximum(count, found)
+    middle_z, middle_vz = (0.5 * (edges[1:] + edges[:-1]) for edges in cells)
     over = ("element", "z", "vz")
     return xr.Dataset(
         {
             "mean": (over, np.moveaxis(values.mean(0), -1, 0), {"units": "dex"}),
             "sd": (over, np.moveaxis(values.std(0), -1, 0), {"units": "dex"}),
-            "stars": (over, np.stack(sums), {"units": "dex"}),
-            "count": (("z", "vz"), count),
+            "stars": (("element", "z_cell", "vz_cell"), np.stack(sums), {"units": "dex"}),
+            "count": (("z_cell", "vz_cell"), count),
         },
-        {"element": f.element.values, "z": ("z", z, {"units": "kpc"}), "vz": ("vz", vz, {"units": "km/s"})},
+        {
+            "element": f.element.values,
+            "z": ("z", z, {"units": "kpc"}),
+            "vz": ("vz", vz, {"units": "km/s"}),
+            "z_cell": ("z_cell", middle_z, {"units": "kpc"}),
+            "vz_cell": ("vz_cell", middle_vz, {"units": "km/s"}),
+        },
     )
 
 
-def _axis(values: np.ndarray) -> np.ndarray:
+def _axis(values: np.ndarray, number: int) -> np.ndarray:
     reach = float(np.quantile(np.abs(values), 0.98))
-    return np.linspace(-reach, reach, 40)
-
-
-def _edges(middles: np.ndarray) -> np.ndarray:
-    half = 0.5 * np.diff(middles)
-    return np.concatenate([middles[:1] - half[:1], middles[:-1] + half, middles[-1:] + half[-1:]])
+    return np.linspace(-reach, reach, number)

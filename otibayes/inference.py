@@ -22,24 +22,27 @@ from .generative import (
     FORGETFUL,
     LIKELIHOODS,
     Likelihood,
+    Moments,
     NutsSettings,
     check_surface,
     draw_all,
+    needs_of,
     open_checkpoint,
     prepare,
     sample_posterior,
 )
+from .nodes import Nodes
 from .origins import digest, identity, origins
-from .parallel import Map, serial
+from .parallel import Map, cores, serial
 from .schema import as_tree, classical_groups, constant_data, convergence, posterior_groups
 from .stars import Stars
 
 __all__ = [
     "classical_settings",
+    "extra_columns",
     "fit_classical",
     "load_model",
     "mass_model_of",
-    "needs",
     "sample",
     "sample_origins",
     "sample_settings",
@@ -124,6 +127,7 @@ def sample_settings(
     draws: int = _NUTS.draws,
     basis_size: int | None = None,
     delta: Any = "orbit",
+    error_classes: int = 0,
 ) -> dict[str, Any]:
     """What a posterior depends on, besides stars, elements and seed, ready for JSON; `InputError` where unknown.
 
@@ -132,8 +136,9 @@ def sample_settings(
     if likelihood not in LIKELIHOODS:
         raise InputError(f"unknown likelihood {likelihood!r}; choose one of {', '.join(LIKELIHOODS)}")
     check_surface(likelihood, surface)
-    least = {"chains": 1, "warmup": 1, "draws": 4, "basis_size": 1}
+    least = {"chains": 1, "warmup": 1, "draws": 4, "basis_size": 1, "error_classes": 0}
     given = {"chains": chains, "warmup": warmup, "draws": draws, "basis_size": basis_size}
+    given["error_classes"] = error_classes
     for name, value in given.items():
         if value is not None and value < least[name]:
             raise InputError(f"{name}={value} is too small; at least {least[name]} is needed")
@@ -158,17 +163,20 @@ def sample(
     draws: int = _NUTS.draws,
     basis_size: int | None = None,
     delta: Any = "orbit",
+    error_classes: int = 0,
     mass_model: MassModel | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
 ) -> xr.DataTree:
     """The posterior of a generative `model`, by NUTS.
 
-    `elements` (default: all) that every star used must have. `model` is the name of one in `otibayes.models`, a
-    function of a `Likelihood`, or the path of a file that defines one (it is run). `likelihood` "hilbert" (a basis of
-    `basis_size` cosine products; None: as many as the field's length scales ask for) or "dense" (at most 2,000 stars,
-    without surface). `surface` expands the likelihood in theta before sampling. `delta` as in `fit_classical`. A model
-    may bring a `mass_model` of its own, which is used where none is given.
+    `elements` (default: all); a star that lacks some serves with those that it has. `model` is the name of one in
+    `otibayes.models`, a function of a `Likelihood`, or the path of a file that defines one (it is run). `likelihood`
+    "hilbert" (a basis of `basis_size` cosine products; None: as many as the field's length scales ask for) or "dense"
+    (at most 2,000 stars, without surface). `surface` expands the likelihood in theta before sampling. `delta` as in
+    `fit_classical`.
+    `error_classes` 0 leaves abundance errors to the scatter; a positive number adds each star's own to it, in as many
+    classes of like errors. A model may bring a `mass_model` of its own, which is used where none is given.
 
     `checkpoint`, a folder, is where all that is done is kept; with `resume` a run that was killed goes on from there,
     to the same draws. Remove it once the result is saved. Ctrl-C returns the draws so far, marked incomplete
@@ -177,13 +185,19 @@ def sample(
     Groups: see docs/results.md. Raises `InputError` for input that cannot be used, and for a checkpoint of
     other inputs.
     """
-    chosen = sample_settings(model, likelihood, surface, chains, warmup, draws, basis_size, delta)
+    chosen = sample_settings(model, likelihood, surface, chains, warmup, draws, basis_size, delta, error_classes)
     told = sample_origins(stars, elements, seed, model, chosen, mass_model)
+    name = digest(json.dumps(told, sort_keys=True))
     function = _model(model)[1]
-    mass_model, extra = _needs(function, mass_model)
-    stars, elements, delta = _ready(stars, elements, delta, mass_model, extra)
-    data = prepare(stars, elements, mass_model, delta, extra)
-    kept = FORGETFUL if checkpoint is None else open_checkpoint(checkpoint, told, resume)
+    asked = needs_of(function)
+    mass_model, extra = mass_model or asked.mass_model, asked.extra
+    stars, elements, delta = _ready(stars, elements, delta, mass_model, extra, every=False)
+    data = prepare(stars, elements, mass_model, delta, extra, error_classes, asked.tails)
+    kept, passes = FORGETFUL, None
+    if checkpoint is not None:
+        kept = open_checkpoint(checkpoint, told, resume)
+        like = Moments(*[0] * len(Moments._fields))
+        passes = Nodes("stars", "pass", Path(checkpoint) / "passes", name, threads=cores(), like=like)
     found = sample_posterior(
         data,
         function,
@@ -192,11 +206,11 @@ def sample(
         basis_size=basis_size,
         settings=NutsSettings(chains, warmup, draws, seed),
         checkpoint=kept,
+        map=passes,
     )
     groups = posterior_groups(found, draw_all(function, found.data, found.draws, found.statistic, seed))
     stars = _without(stars, data.kept, "undefined actions within the prior")
     groups["constant_data"] = constant_data(stars, elements, np.asarray(data.delta), extra)
-    name = digest(json.dumps(told, sort_keys=True))
     tree = as_tree("posterior", groups, stars, elements, seed, chosen, mass_model, name)
     tree.attrs |= convergence(groups["posterior"], groups["sample_stats"])
     tree.attrs |= {"inputs": json.dumps(told), "complete": int(found.complete)}
@@ -213,8 +227,8 @@ def sample_origins(
     mass_model: MassModel | None = None,
 ) -> dict[str, Any]:
     """What a posterior follows from (`origins`), its `settings` those of `sample_settings`."""
-    mass_model, extra = _needs(_model(model)[1], mass_model)
-    return origins(stars, elements, seed, settings, mass_model, extra)
+    asked = needs_of(_model(model)[1])
+    return origins(stars, elements, seed, settings, mass_model or asked.mass_model, asked.extra)
 
 
 # ---- stars and models, made ready
@@ -232,9 +246,15 @@ def _delta_setting(delta: Any) -> Any:
 
 
 def _ready(
-    stars: Stars, elements: Sequence[str] | None, delta: Any, model: MassModel, extra: Sequence[str] = ()
+    stars: Stars,
+    elements: Sequence[str] | None,
+    delta: Any,
+    model: MassModel,
+    extra: Sequence[str] = (),
+    every: bool = True,
 ) -> tuple[Stars, tuple[str, ...], np.ndarray]:
-    """Stars that have all elements and extra columns, the elements, and Delta (N,) [kpc] in the fiducial model."""
+    """Stars that have all elements (or, without `every`, any) and all extra columns, the elements, and Delta (N,) [kpc]
+    in the fiducial model."""
     elements = tuple(stars.abundances) if elements is None else tuple(elements)
     if not elements:
         raise InputError("no elements: the catalogue has no abundances, or none was asked for")
@@ -249,8 +269,9 @@ def _ready(
             delta = np.asarray(delta)[known]
         stars = _without(stars, known, f"{name} missing")
     before = len(stars)
-    complete = np.all([np.isfinite(stars.abundances[e]) for e in elements if e in stars.abundances], axis=0)
-    stars = stars.with_elements(elements)
+    known = [np.isfinite(stars.abundances[e]) for e in elements if e in stars.abundances]
+    complete = np.all(known, axis=0) if every else np.any(known, axis=0)
+    stars = stars.with_elements(elements, every)
     theta = model.Parameters()
     if isinstance(delta, str):
         delta = focal_length(phase_space(stars, theta), theta, delta, model)
@@ -361,19 +382,13 @@ def mass_model_of(posterior: xr.DataTree, given: MassModel | None = None) -> Mas
     from . import models
 
     name = json.loads(posterior.attrs["settings"]).get("model", "")
-    model = given or _needs(getattr(models, name, lambda _: None), None)[0]
+    model = given or needs_of(getattr(models, name, None)).mass_model
     wanted = posterior.attrs["parameters"]
     if ",".join(model.Parameters._fields) != wanted:
         raise InputError(f"the result's parameters are {wanted}, the mass model's are not; give its own as mass_model")
     return model
 
 
-def needs(model: str | os.PathLike[str] | Model) -> tuple[str, ...]:
+def extra_columns(model: str | os.PathLike[str] | Model) -> tuple[str, ...]:
     """Names of the columns besides abundances that a generative model asks of the stars, such as LOGG and TEFF."""
-    return _needs(_model(model)[1], None)[1]
-
-
-def _needs(function: Model, mass_model: MassModel | None) -> tuple[MassModel, tuple[str, ...]]:
-    """The mass model, the model's own where none is given, and the extra columns it asks for."""
-    own = getattr(function, "mass_model", None)
-    return mass_model or own or MILKY_WAY, tuple(getattr(function, "extra", ()))
+    return needs_of(_model(model)[1]).extra

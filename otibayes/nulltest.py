@@ -46,7 +46,7 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     stars, delta = jnp.asarray(data.heliocentric.values), data.delta.values
     Y = (data.abundances.values - f.centre.values) / f.scale.values
     patterns, which = f.observed.values.astype(bool), f.member.values
-    Y = np.nan_to_num(Y)
+    Y, weight = np.nan_to_num(Y), f.weight.values
     lead = (f.sizes["chain"], f.sizes["draw"])
     flat = {name: f[name].values.reshape(-1, *f[name].shape[2:]) for name in Call._fields}
     theta = f.theta.values.reshape(-1, f.sizes["parameter"])
@@ -71,9 +71,10 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
         gram, projection = np.zeros((len(patterns), size, size)), np.zeros((len(patterns), size, Y.shape[1]))
         for part, columns in blocks():
             for c in range(len(patterns)):
-                mine = columns[which[part] == c]
-                gram[c] += mine.T @ mine
-                projection[c] += mine.T @ Y[part][which[part] == c]
+                mine = which[part] == c
+                weighted = columns[mine].T * weight[part][mine]
+                gram[c] += weighted @ columns[mine]
+                projection[c] += weighted @ Y[part][mine]
         call = Call(*(jnp.asarray(flat[name][s]) for name in Call._fields))
         seen, errors = jnp.asarray(patterns, float), jnp.asarray(f.variance.values)
         B = np.asarray(draw(call, Sums(jnp.asarray(gram), jnp.asarray(projection)), seen, errors, keys[s]))

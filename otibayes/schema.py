@@ -33,6 +33,7 @@ __all__ = [
     "constant_data",
     "convergence",
     "derived_of",
+    "field_group",
     "joint_constraints",
     "posterior_groups",
 ]
@@ -270,11 +271,11 @@ def _predictive(drawn: Drawn, data: Data, chains: int) -> dict[str, xr.Dataset]:
         "posterior_predictive": by_element(predicted, over, drawn.chosen),
         "prior_predictive": by_element(prior, over, np.arange(prior.shape[1])),
         "observed_data": by_element(observed, ("star",)),
-        "field": _field(drawn.field, data, shape).assign_coords(draw=drawn.chosen),
+        "field": field_group(drawn.field, data, shape).assign_coords(draw=drawn.chosen),
     }
 
 
-def _field(field: Field, data: Data, shape: tuple[int, int]) -> xr.Dataset:
+def field_group(field: Field, data: Data, shape: tuple[int, int]) -> xr.Dataset:
     """All that the field follows from at some draws: coefficients of the design and what the design is."""
     basis, parameters = data.basis, list(data.model.Parameters._fields)
 
@@ -300,6 +301,7 @@ def _field(field: Field, data: Data, shape: tuple[int, int]) -> xr.Dataset:
             "ranks": ("element", basis.ranks),
             "observed": (("class", "element"), data.classes.observed),
             "variance": (("class", "element"), data.classes.variance, {"long_name": "of errors beyond the scatter"}),
+            "weight": ("star", data.weight, {"long_name": "a star scatters by Sigma over its weight"}),
             "member": ("star", _members(data), {"long_name": "class of each star of constant_data"}),
         },
         {
@@ -375,4 +377,11 @@ def as_tree(
         "truth": json.dumps(_truth(stars, model)),
         "parameters": ",".join(p.name for p in model.parameters),
     }
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **groups})
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **{n: _numbered(g) for n, g in groups.items()}})
+
+
+def _numbered(group: xr.Dataset) -> xr.Dataset:
+    """With coordinates along chain and draw, which some of ArviZ' plots need."""
+    return group.assign_coords(
+        {d: np.arange(group.sizes[d]) for d in ("chain", "draw") if d in group.dims and d not in group.coords}
+    )

@@ -153,7 +153,7 @@ def test_fewer_stars_than_neighbours(table, tmp_path, out):
     [
         (["classical", "--method", "agama"], "unknown action method 'agama'; choose one of staeckel, galpy, o2gf"),
         (["actions", "--method", "agama"], "unknown action method"),
-        (["sample", "--model", "linear"], "unknown model 'linear'; choose one of joint_abundances"),
+        (["sample", "--model", "linear"], "unknown model 'linear'; choose one of calibrated_abundances"),
         (["sample", "--model", "absent.py"], "no such model file"),
         (["sample", "--likelihood", "sparse"], "unknown likelihood"),
         (["sample", "--likelihood", "dense"], "--no-surface"),

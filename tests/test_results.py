@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import xarray as xr
+from otibayes.models.free_circular_velocity import FREE
 
 import otibayes as oti
 from otibayes import inference, schema
@@ -83,7 +84,10 @@ def test_joint_that_is_no_mass_model_derives_nothing():
 
 
 def test_posterior_schema(posterior, stars):
-    assert set(posterior.children) == {"posterior", "sample_stats", "mode", "constant_data"}
+    assert set(posterior.children) == {
+        *("posterior", "sample_stats", "prior", "prior_predictive", "posterior_predictive", "observed_data"),
+        *("field", "mode", "constant_data"),
+    }
     draws = posterior["posterior"].dataset
     assert {*NAMES, *schema.DERIVED, "amplitude", "scatter", "correlation", "length_scale"} == set(draws.data_vars)
     assert draws.m_disk.dims == ("chain", "draw") and dict(draws.m_disk.sizes) == {"chain": 2, "draw": 10}
@@ -94,11 +98,68 @@ def test_posterior_schema(posterior, stars):
         sd = np.std(stars.abundances[element])
         assert 0.2 * sd < float(draws.scatter.sel(element=element).mean()) < 2 * sd
     statistics = posterior["sample_stats"].dataset
-    assert {"lp", "diverging", "n_steps", "acceptance_rate", "energy", "step_size"} == set(statistics.data_vars)
+    names = {"lp", "diverging", "n_steps", "tree_depth", "acceptance_rate", "energy", "step_size"}
+    assert names == set(statistics.data_vars)
+    assert (statistics.n_steps < 2**statistics.tree_depth).all()
     assert (statistics.energy >= -statistics.lp).all()  # the Hamiltonian is the potential and a kinetic energy
     data = posterior["constant_data"].dataset
     np.testing.assert_array_equal(data.row, stars.row)
     np.testing.assert_array_equal(data.abundances.sel(element="MG_FE"), stars.abundances["MG_FE"])
+
+
+def test_predictions_are_of_the_stars(posterior, stars):
+    seen, predicted = posterior["observed_data"].dataset, posterior["posterior_predictive"].dataset
+    assert list(seen.data_vars) == list(predicted.data_vars) == ["FE_H", "MG_FE"]
+    np.testing.assert_allclose(seen.FE_H, stars.abundances["FE_H"][seen.star.values], rtol=1e-9)
+    assert predicted.FE_H.dims == ("chain", "draw", "star")
+    np.testing.assert_array_equal(predicted.star, seen.star)
+    for element in seen:  # few draws of a chain that has hardly begun: the right size, no more
+        assert 0.5 < float(predicted[element].std() / seen[element].std()) < 2
+        assert abs(float(predicted[element].mean() - seen[element].mean())) < 0.5 * float(seen[element].std())
+    assert float(posterior["prior_predictive"]["FE_H"].std() / seen.FE_H.std()) > 3  # linear terms are wide
+
+
+PLOTS = ["autocorr", "dist", "ess", "forest", "mcse", "pair", "prior_posterior", "rank", "ridge", "trace", "trace_dist"]
+
+
+def test_every_plot_of_arviz_that_people_use(posterior, tmp_path):
+    """On what comes back from a file."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    import arviz as az
+    from matplotlib import pyplot
+
+    oti.save(posterior, tmp_path / "posterior.nc")
+    tree = oti.load(tmp_path / "posterior.nc")
+    for name in PLOTS:
+        getattr(az, f"plot_{name}")(tree, var_names=NAMES)
+    az.plot_energy(tree)
+    az.plot_ppc_dist(tree)
+    az.plot_ppc_dist(tree, group="prior_predictive")
+    az.plot_ppc_pit(tree)
+    assert len(az.summary(tree, var_names=NAMES)) == len(NAMES)
+    assert len(pyplot.get_fignums()) >= len(PLOTS)
+    pyplot.close("all")
+
+
+def test_figures_of_our_own(posterior, tmp_path):
+    found = oti.null_test(posterior)
+    figures = [oti.plot_field(posterior), oti.plot_profiles(posterior), oti.plot_null_test(posterior, found)]
+    for i, figure in enumerate(figures):
+        figure.savefig(tmp_path / f"{i}.png")
+        assert (tmp_path / f"{i}.png").stat().st_size > 20_000
+    assert [len(figure.axes) for figure in figures] == [16, 4, 4]  # panels and their colour bars
+
+
+def test_profiles_are_those_of_the_derived_quantities(posterior):
+    curves = oti.profiles(posterior, z=1.1, R=8.122)
+    draws = posterior["posterior"].dataset
+    np.testing.assert_allclose(curves.K_z[..., 0], draws.K_z_1p1, rtol=1e-9)
+    np.testing.assert_allclose(curves.Sigma[..., 0], draws.Sigma_1p1, rtol=1e-5)
+    np.testing.assert_allclose(curves.v_circ, 229.0, rtol=1e-9)
+    np.testing.assert_allclose(curves.rho_DM[..., 0], draws.rho_DM, rtol=1e-3)  # in the plane, not at the Sun
+    with pytest.raises(InputError, match="the mass model's are not"):
+        oti.profiles(posterior, mass_model=FREE)
 
 
 def test_attributes(classical, posterior, stars):

@@ -44,6 +44,14 @@ __all__ = ["sample"]
 @click.option(
     "--basis-size", type=int, help="Basis functions of 'hilbert'. Default: as the field's length scales ask for."
 )
+@click.option(
+    "--error-classes",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="0: abundance errors are part of the scatter. N: add each star's own, in N classes of like errors.",
+)
 @delta_option
 @click.option(
     "--resume",
@@ -75,7 +83,7 @@ def sample(
     options["delta"] = number_or_name(delta)
     settings = inference.sample_settings(**options)
     check_output(output)
-    read = read_catalogue(stars, columns, zero_point, elements, inference.needs(options["model"]))
+    read = read_catalogue(stars, columns, zero_point, elements, inference.extra_columns(options["model"]))
     names = element_names(elements)
     if resume and output.exists():
         wanted = inference.sample_origins(read, names, seed, options["model"], settings)
@@ -87,7 +95,8 @@ def sample(
     try:
         tree = inference.sample(read, names, seed=seed, checkpoint=checkpoint, resume=resume, **options)
     except KeyboardInterrupt:
-        click.echo(f"Error: interrupted before there were draws; {go_on}", err=True)
+        kept = go_on if checkpoint.exists() else "nothing was written"
+        click.echo(f"Error: interrupted before there were draws; {kept}", err=True)
         click.get_current_context().exit(130)
     results.save(tree, output)
     a = tree.attrs

@@ -127,10 +127,10 @@ def halo_mass(theta: Any, v_circ: Any = const.V_CIRC, r_s: Any = const.R_S_HALO)
     return (v_circ**2 - theta.m_disk * disk - centre) / unit_halo
 
 
-def heaviest_disk(theta: Any) -> Any:
-    """The m_disk that leaves `M_HALO_FLOOR` to the halo."""
+def heaviest_disk(theta: Any, v_circ: Any = const.V_CIRC) -> Any:
+    """The m_disk that leaves `M_HALO_FLOOR` to the halo, with v_circ(R0) [km/s]."""
     disk, centre, unit_halo = _squares(theta.h_z, const.R_S_HALO)
-    return (const.V_CIRC**2 - centre - const.M_HALO_FLOOR * unit_halo) / disk
+    return (v_circ**2 - centre - const.M_HALO_FLOOR * unit_halo) / disk
 
 
 def _halo(R: Any, z: Any, theta: Any) -> Any:

@@ -85,10 +85,12 @@ def open_checkpoint(folder: str | os.PathLike[str], inputs: Mapping[str, Any], r
     try:
         if folder.exists():
             shutil.rmtree(folder)
-        folder.mkdir()
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".otibayes-") as made:
+            (Path(made) / "new").mkdir()
+            (Path(made) / "new" / _INPUTS).write_text(json.dumps(dict(inputs), indent=1))
+            os.replace(Path(made) / "new", folder)  # never without its inputs
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another place") from error
-    _write(told, lambda whole: whole.write_text(json.dumps(dict(inputs), indent=1)))
     return Checkpoint(folder)
 
 

@@ -19,6 +19,7 @@ from ..parameters import Parameter
 from .basis import Basis, inputs, make_basis, reduced, spectrum
 from .classes import Classes, classify
 from .moments import Moments, gram, moments
+from .tails import student_weights
 
 __all__ = [
     "Calls",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _LEAST_STARS = 30
+_COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
 _DROPPED = 0.01  # of the field's variance over the noise's, summed over the stars
 
@@ -87,7 +89,7 @@ def _boxed(basis: Basis, degrees: Any = None) -> tuple[tuple, tuple[int, ...]]:
 
 def _blocks_of(data: "Data", rows: np.ndarray) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """Stars, Delta and columns of data of some stars, in blocks of one shape, each with weights (n,)."""
-    columns = (np.asarray(data.stars), np.asarray(data.delta), np.asarray(data.columns))
+    columns = (np.asarray(data.stars), np.asarray(data.delta), np.asarray(data.columns), data.weight)
     if len(rows) < len(data):
         columns = tuple(column[rows] for column in columns)
     size = min(BLOCK, len(rows))
@@ -96,7 +98,7 @@ def _blocks_of(data: "Data", rows: np.ndarray) -> Iterator[tuple[list[np.ndarray
         lack = size - len(block[0])
         if lack:
             block = [np.pad(c, ((0, lack), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in block]
-        yield block, (np.arange(size) < size - lack).astype(float)
+        yield block[:3], block[3] * (np.arange(size) < size - lack)
 
 
 def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
@@ -206,15 +208,18 @@ def _actions_backward(model: MassModel, saved: tuple, cotangent: jax.Array) -> t
 _all_actions.defvjp(_actions_forward, _actions_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _all_moments(theta: Any, stars: Any, delta: Any, Z: Any, box: Any, degrees: Any, model: MassModel) -> Moments:
-    return _moments_forward(theta, stars, delta, Z, box, degrees, model)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _all_moments(
+    theta: Any, stars: Any, delta: Any, Z: Any, weight: Any, box: Any, degrees: Any, model: MassModel
+) -> Moments:
+    return _moments_forward(theta, stars, delta, Z, weight, box, degrees, model)[0]
 
 
 def _moments_forward(
-    theta: Any, stars: Any, delta: Any, Z: Any, box: Any, degrees: Any, model: MassModel
+    theta: Any, stars: Any, delta: Any, Z: Any, weight: Any, box: Any, degrees: Any, model: MassModel
 ) -> tuple[Moments, tuple]:
-    columns, weight = _blocks(stars, delta, Z)
+    columns, real = _blocks(stars, delta, Z, weight)
+    columns, each = columns[:3], columns[3] * real
 
     def step(total: Any, block: Any) -> tuple[Any, Any]:
         (stars, delta, Z), weight = block
@@ -222,21 +227,21 @@ def _moments_forward(
         return jax.tree.map(jnp.add, total, moments(box, degrees, inputs(J), Z, weight)), (J, tangents)
 
     shapes = jax.eval_shape(lambda: moments(box, degrees, jnp.zeros((1, 3)), Z[:1], jnp.ones(1)))
-    total, saved = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), (columns, weight))
-    return total, (*saved, columns, weight, stars, delta, Z)
+    total, saved = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), (columns, each))
+    return total, (*saved, columns, each, stars, delta, Z)
 
 
 def _moments_backward(box: Any, degrees: Any, model: MassModel, saved: tuple, cotangent: Moments) -> tuple:
     # A block's tables of cosines are made again, which is cheaper than to keep those of all stars; of the stars the
     # forward pass keeps 15 numbers each.
-    J, tangents, columns, weight, stars, delta, Z = saved
+    J, tangents, columns, each, stars, delta, Z = saved
 
     def step(total: Any, block: Any) -> tuple[Any, None]:
         J, tangents, Z, weight = block
         return total + _pull(box, degrees, J, tangents, Z, weight, cotangent), None
 
-    theta_bar, _ = jax.lax.scan(step, jnp.zeros(tangents.shape[-1]), (J, tangents, columns[2], weight))
-    return theta_bar, jnp.zeros_like(stars), jnp.zeros_like(delta), jnp.zeros_like(Z)
+    theta_bar, _ = jax.lax.scan(step, jnp.zeros(tangents.shape[-1]), (J, tangents, columns[2], each))
+    return theta_bar, jnp.zeros_like(stars), jnp.zeros_like(delta), jnp.zeros_like(Z), jnp.zeros(stars.shape[0])
 
 
 _all_moments.defvjp(_moments_forward, _moments_backward)
@@ -258,8 +263,10 @@ class Data:
     `stars` (N, 6) heliocentric vectors; `delta` (N,) [kpc]; `Y` (N, E) abundances less `centre` (E,), over `scale` (E,)
     [dex], 0 where missing; `variance` (N, E) of each one's error in the same units, infinite where missing; `members`,
     the stars (indices) of each of the `classes`; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,)
-    indices into the given stars; `linear` (N, L), columns besides the actions that abundances may depend on linearly,
-    or None. A `basis`, which "hilbert" needs, and a `finer` one to check it by, come by `on_box` and `resolving`.
+    indices into the given stars; `weight` (N,), of mean 1: a star scatters by Sigma over its weight; `linear` (N, L),
+    columns besides the actions that abundances may depend on linearly, or None; `tails`, degrees of freedom of the t
+    that weights are of, or None. A `basis`, which "hilbert" needs, and a `finer` one to check it by, come by `on_box`
+    and `resolving`.
     """
 
     stars: jax.Array
@@ -273,8 +280,10 @@ class Data:
     members: tuple[np.ndarray, ...]
     extent: np.ndarray
     kept: np.ndarray
+    weight: np.ndarray
     model: MassModel
     linear: jax.Array | None = None
+    tails: float | None = None
     basis: Any = None
     finer: Any = None
 
@@ -305,6 +314,7 @@ class Data:
             classes=Classes(self.classes.observed[there], self.classes.variance[there]),
             members=tuple(members[c] for c in there),
             kept=self.kept[chosen],
+            weight=self.weight[chosen],
             linear=None if self.linear is None else self.linear[chosen],
         )
 
@@ -336,7 +346,7 @@ class Data:
     def moments(self, theta: Any) -> Moments:
         """Sums over the stars (of each class, where there are several) at theta, with a reverse-mode derivative."""
         box, degrees = _boxed(self.basis)
-        columns = (self.stars, self.delta, self.columns)
+        columns = (self.stars, self.delta, self.columns, jnp.asarray(self.weight))
         every = [
             _all_moments(_vector(theta), *(column[rows] for column in columns), box, degrees, self.model)
             for rows in self.members
@@ -374,15 +384,19 @@ def prepare(
     delta: Any = "orbit",
     extra: Sequence[str] = (),
     error_classes: int = 0,
+    tails: float | None = None,
 ) -> Data:
     """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `extra`.
 
     Where an abundance is NaN, the star's others still serve.
 
     `error_classes` 0 takes all stars for equally well measured, errors being a part of the scatter; a positive number
-    adds the errors of each to the scatter, in as many classes of like errors. Stars unbound or unsolved at any allowed
-    point of a coarse grid over the prior are left out, for every theta alike. Raises `InputError` for fewer than 30
-    stars, or an element or extra column that does not vary.
+    adds the errors of each to the scatter, in as many classes of like errors. `tails`, degrees of freedom of a Student
+    t, gives stars the weights that it would about a first field in the fiducial model. Stars unbound or unsolved at any
+    allowed point of a coarse grid over the prior are left out, for every theta alike.
+
+    Raises `InputError` for fewer than 30 stars, an element or extra column that does not vary or that few have,
+    elements that determine one another, or one star that makes most of an element's scatter.
     """
     vectors = jnp.asarray(stars.heliocentric)
     fiducial = model.Parameters()
@@ -400,9 +414,18 @@ def prepare(
         raise InputError(f"only {len(kept)} stars can be used, of {len(x[0])}; the model needs {_LEAST_STARS} or more")
     member = member[kept]
     seen = classes.observed[member]
-    Y, centre, scale = _standard(dict(zip(elements, np.where(seen, Y[kept], np.nan).T, strict=True)))
+    columns = dict(zip(elements, np.where(seen, Y[kept], np.nan).T, strict=True))
+    Y, centre, scale = _standard(columns, robust=tails is not None)
+    if tails is None:
+        _refuse_outliers(elements, Y, kept)
+    _refuse_copies(elements, Y)
     own = np.zeros_like(Y) if variance is None else variance[kept] / scale**2
     there = np.unique(member)
+    linear = _standard({name: np.asarray(stars.extra[name])[kept] for name in extra})[0] if extra else None
+    weight = np.ones(len(kept))
+    if tails is not None:
+        points = inputs_at(fiducial, vectors[kept], delta[kept], model)
+        weight = student_weights(points, linear, np.where(seen, Y, 0.0), seen, tails)
     return Data(
         vectors[kept],
         delta[kept],
@@ -415,13 +438,41 @@ def prepare(
         tuple(np.flatnonzero(member == c) for c in there),
         np.stack([x[:, kept].min((0, 1)), x[:, kept].max((0, 1))]),
         kept,
+        weight,
         model,
-        jnp.asarray(_standard({name: np.asarray(stars.extra[name])[kept] for name in extra})[0]) if extra else None,
+        None if linear is None else jnp.asarray(linear),
+        tails,
     )
 
 
-def _standard(columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (N,), NaN where missing, less their mean and over their standard deviation, and these two."""
+def _refuse_outliers(elements: Sequence[str], Y: np.ndarray, kept: np.ndarray) -> None:
+    """`InputError` where one star makes more than half of an element's variance: the scatter would be that star's."""
+    share = np.nanmax(Y**2, 0) / np.nansum(Y**2, 0)
+    for e in map(int, np.flatnonzero(share > 0.5)):
+        star = int(kept[np.nanargmax(Y[:, e] ** 2)])
+        raise InputError(
+            f"one star makes {share[e]:.0%} of the scatter in {elements[e]} (star {star}, from 0): set its abundance to"
+            " NaN if it is bad, or sample with the model heavy_tails"
+        )
+
+
+def _refuse_copies(elements: Sequence[str], Y: np.ndarray) -> None:
+    """`InputError` where elements determine one another, for which a residual covariance has no inverse."""
+    whole = Y[np.isfinite(Y).all(1)]
+    if len(elements) == 1 or len(whole) <= len(elements):
+        return
+    values, vectors = np.linalg.eigh(np.corrcoef(whole.T))
+    if values[0] < _COPY:
+        involved = [e for e, share in zip(elements, np.abs(vectors[:, 0]), strict=True) if share > 0.05]
+        raise InputError(
+            f"{' and '.join(involved)} determine one another (copies, or one the difference of others), so that they"
+            f" count as one less; leave {involved[-1]} out"
+        )
+
+
+def _standard(columns: Mapping[str, Any], robust: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns (N,), NaN where missing, less their mean and over their standard deviation, and these two; `robust`:
+    the median, and the median deviation from it in a Gaussian's standard deviations."""
     values = np.stack([np.asarray(column, float) for column in columns.values()], 1)
     number = np.isfinite(values).sum(0)
     for name, n in zip(columns, number, strict=True):
@@ -431,4 +482,7 @@ def _standard(columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
     for name, sd, n in zip(columns, scale, number, strict=True):
         if not sd > 1e-9:
             raise InputError(f"{name} is the same for all {n} stars, which can tell nothing; leave it out")
+    if robust:
+        centre = np.nanmedian(values, 0)
+        scale = np.maximum(1.4826 * np.nanmedian(np.abs(values - centre), 0), 1e-3 * scale)
     return (values - centre) / scale, centre, scale

@@ -12,6 +12,7 @@ from arviz_stats.base import array_stats
 
 from .. import surface as response
 from ..dynamics import MassModel
+from ..nodes import Nodes
 from ..parallel import Map, threaded
 from .data import Data, from_unbounded, moments_and_pullback, moments_at, to_unbounded
 from .likelihood import Statistic, condensed
@@ -23,6 +24,7 @@ __all__ = [
     "expand_well",
     "from_surface",
     "leaned",
+    "passes",
     "region_about",
     "report",
 ]
@@ -69,6 +71,13 @@ class SurfaceReport(NamedTuple):
         return bool(self.farthest < self.size and light and self.shift < _SHIFT_MOST)
 
 
+def passes(map: Map | None, data: Data, degrees: tuple[int, ...]) -> Map:
+    """`map` for `moments_at` on this box up to these degrees: nodes that are kept on disk must not be another box's."""
+    if isinstance(map, Nodes):
+        return map.of(f"{data.basis.low.tolist()} {data.basis.high.tolist()} {degrees}")
+    return map or threaded("stars", "pass")
+
+
 class Exact:
     """The plain statistic and potential at single points: a few small programs, whatever the number of points.
 
@@ -85,8 +94,8 @@ class Exact:
         map: Map | None = None,
     ) -> None:
         self.data, self.places = data, places
-        self.map = map or threaded("stars", "pass")
         degrees = tuple(int(d) for d in np.maximum(data.basis.degrees.max(0), data.finer.degrees.max(0)))
+        self.map = passes(map, data, degrees)
         self._pass = partial(moments_at, data, degrees=degrees)
         elements = len(data.elements)
         self._statistics = [jax.jit(lambda m, b=b: condensed(b, m, elements)) for b in (data.basis, data.finer)]

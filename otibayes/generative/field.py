@@ -239,6 +239,8 @@ def predict(data: Data, found: Field, stars: np.ndarray, seed: int) -> np.ndarra
 
     mean = np.stack([at(s) for s in range(len(found.theta))])
     noise = np.einsum("sef,snf->sne", found.call.scatter_cholesky, rng.standard_normal(mean.shape))
+    if data.tails is not None:
+        noise /= np.sqrt(rng.gamma(data.tails / 2, 2 / data.tails, mean.shape[:2]))[..., None]
     own = np.sqrt(np.where(np.isfinite(data.variance[stars]), data.variance[stars], 0.0))
     noise += own * rng.standard_normal(mean.shape)
     return data.centre + data.scale * (mean + noise)

@@ -112,7 +112,9 @@ def sample_nuts(
     rng = np.random.default_rng([settings.seed, 0x6E757473])
     starts = centre + rng.standard_normal((settings.chains, centre.size)) @ np.linalg.cholesky(covariance).T
     keys = jax.random.split(jax.random.PRNGKey(settings.seed), settings.chains)
-    block_like = jax.eval_shape(lambda key, start: advance(context, begin(context, key, start)), keys[0], starts[0])
+    like = None
+    if checkpoint.folder is not None:
+        like = jax.eval_shape(lambda key, start: advance(context, begin(context, key, start)), keys[0], starts[0])
 
     def name(chain: int, block: int) -> str:
         return f"{description.replace(', ', '-').lower()}-chain{chain}-{(block + 1) * _STEPS:06d}"
@@ -121,14 +123,15 @@ def sample_nuts(
         """The chain's state, None at its start, and what it made so far."""
         state: Any = None
         made: list[Any] = []
-        while (block := checkpoint.get(name(chain, len(made)), block_like)) is not None:
+        while (block := checkpoint.get(name(chain, len(made)), like)) is not None:
             state = block[0]
             made.append(block[1])
         return state, made
 
     def forward(chain: int, state: Any) -> Any:
-        state = begin(context, keys[chain], starts[chain]) if state is None else state
-        return jax.tree.map(np.asarray, advance(context, state))
+        if state is None:
+            state = jax.tree.map(np.asarray, begin(context, keys[chain], starts[chain]))
+        return jax.tree.map(np.asarray, advance(context, state))  # as they come back from a file
 
     begun = [kept(chain) for chain in range(settings.chains)]
     states, made = [state for state, _ in begun], [made for _, made in begun]

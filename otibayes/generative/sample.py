@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .. import surface as response
 from ..dynamics import MassModel
 from ..errors import InputError
-from ..parallel import Map, threaded
+from ..parallel import Map
 from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
 from .data import Calls, Data, corners, from_unbounded, moments_at
@@ -29,13 +29,14 @@ from .expansion import (
     expand_well,
     from_surface,
     leaned,
+    passes,
     region_about,
     report,
 )
 from .likelihood import Likelihood, Statistic, condensed, variance_ratio
 from .nuts import Settings, sample_nuts
 
-__all__ = ["Posterior", "check_surface", "sample_posterior"]
+__all__ = ["Posterior", "check_surface", "from_stars", "sample_posterior"]
 
 _SIGMAS = 6.0  # radius of the surface's region
 _DEGREES = (4, 5, 6)
@@ -228,7 +229,7 @@ def sample_posterior(
             data, model, space, mode, covariance, len(few) < len(data), basis_size, settings, checkpoint, map
         )
     else:
-        data, found = few, _from_stars(few)
+        data, found = few, from_stars(few)
         flat, statistics = sample_nuts(
             lambda flat, _: potential(flat), None, mode, covariance, settings, checkpoint=checkpoint
         )
@@ -271,7 +272,7 @@ def _metric(draws: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return root @ (number * seen + 2 * size * np.eye(size)) @ root.T / (number + 2 * size)
 
 
-def _from_stars(data: Data) -> _Source:
+def from_stars(data: Data) -> _Source:
     """The statistic as a function of theta, by a pass over the stars."""
     condense = jax.jit(lambda found: condensed(data.basis, found, len(data.elements)))
     degrees = tuple(int(d) for d in data.basis.degrees.max(0))
@@ -286,7 +287,7 @@ def _with_bases(
 
     def bases() -> tuple[Basis, Basis]:
         degrees = tuple(int(d) for d in data.finer.degrees.max(0))
-        found = (map or threaded("basis", "pass"))(partial(moments_at, data, degrees=degrees), list(thetas))
+        found = passes(map, data, degrees)(partial(moments_at, data, degrees=degrees), list(thetas))
         resolved = data.resolving(calls, found)
         return resolved.basis, resolved.finer
 

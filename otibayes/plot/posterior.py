@@ -51,11 +51,12 @@ def plot_field(posterior: xr.DataTree, mass_model: MassModel | None = None) -> F
             figure.colorbar(mesh, ax=ax, label=what)
             ax.set(xlabel=r"$L_z$ [kpc km s$^{-1}$]", ylabel=r"$\sqrt{J_z}$ [kpc km s$^{-1}$]$^{1/2}$")
         row[0].set_title(rf"field at $J_R = {J_R:.0f}$ kpc km/s" if e == 0 else "")
-        there, here = plane.stars.sel(element=element).values, plane["mean"].sel(element=element).values
-        limits = np.nanquantile(there, [0.03, 0.97])
-        colours = {"cmap": "viridis", "vmin": limits[0], "vmax": limits[1], "shading": "nearest", "rasterized": True}
-        for ax, shown, title in ((row[2], there, "stars"), (row[3], here, r"field at $R_0$, $v_R = 0$")):
-            mesh = ax.pcolormesh(plane.z, plane.vz, shown.T, **colours)
+        one = plane.sel(element=element)
+        here = one["mean"].where(one.sd < 0.5 * float(np.nanstd(data.abundances.values[:, e])))
+        low_e, high_e = np.nanquantile(np.concatenate([here.values.ravel(), one.stars.values.ravel()]), [0.02, 0.98])
+        colours = {"cmap": "viridis", "vmin": low_e, "vmax": high_e, "shading": "nearest", "rasterized": True}
+        for ax, cells, title in ((row[2], one.stars, "stars"), (row[3], here, r"field at $R_0$, $v_R = 0$")):
+            mesh = ax.pcolormesh(*(cells[dim] for dim in cells.dims), cells.values.T, **colours)
             ax.set(xlabel="z [kpc]", ylabel=r"$v_z$ [km/s]", title=title if e == 0 else "")
             figure.colorbar(mesh, ax=ax, label=label)
     return figure
@@ -125,6 +126,7 @@ def plot_null_test(posterior: xr.DataTree, found: xr.Dataset | None = None, **gi
         side.scatter(middle, places, color=colours, s=18, zorder=3)
         side.set_yticks(places, [rf"${name[0]}_{name[1]}$" for name in found.coefficient.values])
         side.invert_yaxis()
+        side.locator_params(axis="x", nbins=5)
         _ticks(side)
     ax.set_xlabel(r"$\theta_z$ [rad]")
     side.set_xlabel("coefficient [dex]")

@@ -79,8 +79,8 @@ class Stars:
         """Cartesian position [kpc] and velocity [km/s] relative to the Sun (N, 6); see `otibayes.dynamics.frame`."""
         return heliocentric(self.ra, self.dec, self.distance, self.pmra, self.pmdec, self.radial_velocity)
 
-    def with_elements(self, elements: Sequence[str]) -> "Stars":
-        """Only these elements, and only the stars that have them all.
+    def with_elements(self, elements: Sequence[str], every: bool = True) -> "Stars":
+        """Only these elements, and only the stars that have them all, or, without `every`, at least one.
 
         Stars without are counted in the provenance, each under the first element it lacks. Raises `InputError` for an
         unknown element, or where no star has them all.
@@ -90,6 +90,8 @@ class Stars:
             found = ", ".join(similar_names(unknown[0], self.abundances) or self.abundances) or "no abundances"
             raise InputError(f"element {unknown[0]} is not in the catalogue; found: {found}")
         missing = {f"{e} missing": np.isnan(self.abundances[e]) for e in elements}
+        if not every:
+            missing = {"all elements missing": np.all(list(missing.values()), axis=0)}
         keep, dropped = first_reason(missing, len(self))
         if not keep.any():
             raise InputError(f"no star has all of {', '.join(elements)}: {in_words(dropped)}; ask for fewer elements")

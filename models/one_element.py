@@ -1,0 +1,29 @@
+r"""One element alone, so that the answers of elements can be compared (Price-Whelan et al. 2021, figures 7 and 8).
+
+The model of `joint_abundances` with E = 1: for star n with actions J_n(theta) and abundance X_n,
+
+    theta ~ the parameter table
+    X_n   ~ Normal(f(J_n), s^2)
+    f     = c + beta . (J_R, L_z, J_z) + GP(0, a^2 k)
+
+Sample each element on the *same* stars, those that have them all, and compare: elements share stars and their residuals
+are correlated, so that a product of their posteriors claims too much; `joint_abundances` is what combines them.
+
+    complete = stars.with_elements(["MG_FE", "FE_H"])
+    each = {e: oti.sample(complete, [e], model="one_element") for e in complete.abundances}
+"""
+
+from otibayes.models.joint_abundances import joint_abundances
+
+from otibayes.errors import InputError
+from otibayes.generative import Likelihood
+
+
+def one_element(likelihood: Likelihood) -> None:
+    """Sample theta and the hyperparameters of one element; `InputError` for several."""
+    if len(likelihood.elements) != 1:
+        raise InputError(
+            f"the model one_element is for one element; got {', '.join(likelihood.elements)}: name one (--elements), or"
+            " use joint_abundances"
+        )
+    joint_abundances(likelihood)

@@ -1,0 +1,111 @@
+"""Data that tell nothing, or would tell it wrongly: refused in one line before sampling, or finite and wide."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from otibayes.models import joint_abundances
+
+import otibayes as oti
+from otibayes.dynamics import MILKY_WAY
+from otibayes.errors import InputError
+from otibayes.generative import Likelihood, prepare
+from otibayes.generative import sample as sampling
+
+
+@pytest.fixture(scope="module")
+def stars():
+    return oti.embedded_stars()[:150]
+
+
+def changed(stars, **columns):
+    return replace(stars, abundances={**stars.abundances, **columns})
+
+
+def with_one(values, place, value):
+    values = np.array(values)
+    values[place] = value
+    return values
+
+
+def refused(stars, match, **given):
+    """Before anything is sampled: the sampler is not reached."""
+    with pytest.raises(InputError, match=match) as error:
+        oti.sample(stars, delta="local", **given)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_refused(stars, monkeypatch):
+    monkeypatch.setattr(sampling, "sample_nuts", None)
+    monkeypatch.setattr(sampling, "_find_mode", None)
+    feh, mg = stars.abundances["FE_H"], stars.abundances["MG_FE"]
+    refused(changed(stars, FE_H=np.full(150, 0.1)), "FE_H is the same for all 150 stars.*leave it out")
+    refused(changed(stars, FE_H=np.full(150, np.nan)), "only 0 stars that can be used have FE_H")
+    refused(changed(stars, FE_H=np.full(150, np.nan)), "no star has all", elements=["FE_H"])
+    refused(changed(stars, FE_H=with_one(feh, 17, 50.0)), r"one star makes \d+% of the scatter in FE_H \(star 17")
+    refused(changed(stars, MG_H=feh.copy()), "FE_H and MG_H determine one another.*leave MG_H out")
+    refused(changed(stars, MG_H=mg + feh), "MG_FE and FE_H and MG_H determine one another")
+    refused(stars[:29], "only 29 stars can be used; the model needs 30|only 29 stars can be used, of 29")
+    refused(stars, "one_element is for one element; got MG_FE, FE_H", model="one_element")
+    refused(stars, "the model needs LOGG of every star", model="calibrated_abundances")
+
+
+def posterior_is_finite(stars, size=12, **given):
+    """The log posterior and its gradient at the start and at random places, as the sampler meets them."""
+    data = prepare(stars, list(stars.abundances), MILKY_WAY, "local", **given)
+    calls = sampling._calls(
+        lambda probe, key: sampling.handlers.seed(joint_abundances, key)(probe),
+        data,
+        jax.random.split(jax.random.key(0), 50),
+    )
+    thetas = np.array(sampling.corners(MILKY_WAY))[:4]
+    data = sampling._with_bases(sampling.FORGETFUL, "prior", data, calls, thetas, size, None)
+    space = sampling._space(joint_abundances, data)
+    slope = jax.jit(jax.value_and_grad(sampling._potential(joint_abundances, Likelihood(data), space)))
+    rng = np.random.default_rng(0)
+    for flat in (space.start, *(space.start + rng.normal(size=(4, space.start.size)))):
+        value, gradient = slope(jnp.asarray(flat))
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("case", ["errors of zero", "outlier, heavy tails", "thirty stars", "in the plane", "missing"])
+def test_what_is_sampled_honestly(stars, case):
+    if case == "errors of zero":
+        zero = {e: with_one(stars.errors[e], slice(0, 20), 0.0) for e in stars.errors}
+        posterior_is_finite(replace(stars, errors=zero), error_classes=3)
+    elif case == "outlier, heavy tails":
+        bad = changed(stars, FE_H=with_one(stars.abundances["FE_H"], 17, 50.0))
+        data = prepare(bad, list(bad.abundances), MILKY_WAY, "local", tails=4.0)
+        assert data.weight[17] < 1e-3 and data.scale[1] < 0.3
+        posterior_is_finite(bad, tails=4.0)
+    elif case == "thirty stars":
+        posterior_is_finite(stars[:30])
+    elif case == "in the plane":  # b = 0: ra and dec along the Galactic equator
+        l = np.linspace(0, 350, 150)  # noqa: E741
+        import astropy.coordinates as coord
+        import astropy.units as u
+
+        speeds = dict(pm_l_cosb=np.random.default_rng(0).normal(-5, 3, 150) * u.mas / u.yr, pm_b=0 * l * u.mas / u.yr)
+        flat = coord.SkyCoord(l * u.deg, 0 * l * u.deg, frame="galactic", **speeds).icrs
+        posterior_is_finite(
+            replace(
+                stars,
+                ra=flat.ra.deg,
+                dec=flat.dec.deg,
+                pmra=flat.pm_ra_cosdec.value,
+                pmdec=flat.pm_dec.value,
+                radial_velocity=np.zeros(150),
+            )
+        )
+    else:
+        posterior_is_finite(changed(stars, FE_H=with_one(stars.abundances["FE_H"], slice(0, 100), np.nan)))
+
+
+@pytest.mark.slow
+def test_thirty_stars_and_a_plane_leave_the_prior(stars):
+    """Little data: sampled to the end, and m_disk hardly narrower than its prior."""
+    found = oti.sample(stars[:30], ["FE_H"], delta="local", surface=False, chains=2, warmup=150, draws=150)
+    prior, posterior = found["prior"]["m_disk"].std(), found["posterior"]["m_disk"].std()
+    assert 0.5 < float(posterior / prior) < 1.3
