@@ -155,7 +155,7 @@ def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[M
             part = cotangent if data.classes.common else jax.tree.map(lambda leaf, c=c: leaf[c], cotangent)
             tasks += [(saved, part) for _, saved in blocks]
         with ThreadPoolExecutor(cores()) as pool:
-            return sum(pool.map(lambda task: np.asarray(_pull(box, degrees, *task[0], task[1])), tasks))
+            return np.sum(list(pool.map(lambda task: np.asarray(_pull(box, degrees, *task[0], task[1])), tasks)), 0)
 
     return found, pullback
 
@@ -195,7 +195,7 @@ def _all_actions(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: Ma
 
 def _actions_forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[jax.Array, tuple]:
     blocks, _ = _blocks(stars, delta)
-    found = jax.lax.map(lambda block: _with_tangents(theta, *block, model), blocks)
+    found = jax.lax.map(lambda block: _with_tangents(theta, block[0], block[1], model), blocks)
     J, tangents = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: stars.shape[0]], found)
     return J, (tangents, stars, delta)
 

@@ -189,7 +189,7 @@ def expand_well(
     """
     true, _ = exact.potentials(draws)
     read = jax.jit(from_surface)
-    surface = reuse
+    surface: Any = reuse
     for degree in degrees:
         surface = expand_statistic(exact, region, degree, seed, surface)
         lean = leaned(surface)

@@ -269,7 +269,7 @@ def dense_log_likelihood(
             field = jnp.where(e == f, amplitude[e] ** 2, 0.0) * even(x[:3], y[:3])
             return field + (straight(x, y) + jnp.where(n == m, 1.0, 0.0)) * Sigma[e, f]
 
-        every = (points[star], jnp.asarray(star), jnp.asarray(element))
+        every: Any = (points[star], jnp.asarray(star), jnp.asarray(element))
         own = jnp.asarray(variance[star, element])
         return GaussianProcess(kernels.Custom(covariance), every, diag=own).log_probability(Y[star, element])
 
