@@ -87,8 +87,8 @@ def gradients(number):
     with threadpool_limits(1):
         read = clock(lambda: jax.block_until_ready(slope(start, lean)), 200)
     print(
-        f"{number:8d} stars x {ELEMENTS}, {size[0]} cosines, {size[1]} combinations: pass {passed:.3f} s, value and gradient"
-        f" {plain:.3f} s, on the surface {1e3 * read:.2f} ms; peak memory {peak:.2f} GiB (+{peak - before:.2f})",
+        f"{number:8d} stars x {ELEMENTS}, {size[0]} cosines, {size[1]} combinations: pass {passed:.3f} s, value and"
+        f" gradient {plain:.3f} s, on the surface {1e3 * read:.2f} ms; memory {peak:.2f} GiB (+{peak - before:.2f})",
         flush=True,
     )
 

@@ -55,14 +55,11 @@ def test_what_is_refused(stars, monkeypatch):
 def posterior_is_finite(stars, size=12, **given):
     """The log posterior and its gradient at the start and at random places, as the sampler meets them."""
     data = prepare(stars, list(stars.abundances), MILKY_WAY, "local", **given)
-    calls = sampling._calls(
-        lambda probe, key: sampling.handlers.seed(joint_abundances, key)(probe),
-        data,
-        jax.random.split(jax.random.key(0), 50),
-    )
+    space = sampling._space(joint_abundances, data)
+    draws = space.start + np.random.default_rng(1).normal(size=(50, space.start.size))
+    calls = sampling._calls(joint_abundances, data, space, draws)
     thetas = np.array(sampling.corners(MILKY_WAY))[:4]
     data = sampling._with_bases(sampling.FORGETFUL, "prior", data, calls, thetas, size, None)
-    space = sampling._space(joint_abundances, data)
     slope = jax.jit(jax.value_and_grad(sampling._potential(joint_abundances, Likelihood(data), space)))
     rng = np.random.default_rng(0)
     for flat in (space.start, *(space.start + rng.normal(size=(4, space.start.size)))):

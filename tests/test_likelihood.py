@@ -123,7 +123,7 @@ def test_reducing_the_basis_changes_the_density_by_about_what_was_dropped():
     variances = [variance_ratio(a, CHOLESKY).max() * spectrum(basis, "expsquared", lengths) for lengths, a in calls]
     whole = statistic(basis, x, Y)
     for dropped in (1e-2, 1e-4):
-        few = reduced(basis, np.asarray(phi.T @ phi), np.max(variances, 0), dropped)
+        few = reduced(basis, np.asarray(phi.T @ phi), np.max(variances, 0), dropped, np.ones(2))
         assert few.vectors.shape[1] < 0.8 * len(basis.degrees)
         part = statistic(few, x, Y)
         for lengths, amplitude in calls:

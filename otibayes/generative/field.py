@@ -17,8 +17,9 @@ from numpyro import handlers
 
 from ..parallel import threaded
 from .basis import Basis, linear_terms, prior_covariance, size
-from .data import Data, inputs_at
+from .data import Data
 from .likelihood import Likelihood, Statistic, design
+from .passes import inputs_at
 
 __all__ = [
     "Call",

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..parallel import Map
 from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
-from .data import Calls, Data, corners, from_unbounded, moments_at
+from .data import Calls, Data, corners, from_unbounded
 from .expansion import (
     Exact,
     SurfaceReport,
@@ -35,6 +35,7 @@ from .expansion import (
 )
 from .likelihood import Likelihood, Statistic, condensed, variance_ratio
 from .nuts import Settings, sample_nuts
+from .passes import moments_at
 
 __all__ = ["Posterior", "check_surface", "from_stars", "sample_posterior"]
 
