@@ -32,7 +32,9 @@ __all__ = [
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.01  # of the field's variance over the noise's, summed over the stars
+_DROPPED = 0.01  # of the field's variance over the noise's, summed over the stars, ...
+_DROPPED_OF = 100  # ... and no more than so much over the number of abundances: the more there are, the less they need
+# to agree with the prior's opinion of short waves
 
 
 def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
@@ -134,8 +136,9 @@ class Data:
         basis = make_basis(self.extent, lengths, size)
         return replace(self, basis=basis, finer=make_basis(self.extent, lengths, 2 * len(basis.degrees)))
 
-    def resolving(self, calls: Calls, found: Sequence[Moments], dropped: float = _DROPPED) -> "Data":
+    def resolving(self, calls: Calls, found: Sequence[Moments]) -> "Data":
         """With the bases reduced to what the stars can tell for these calls, by their sums `found` at some thetas."""
+        dropped = min(_DROPPED, _DROPPED_OF / self.Y.size)
 
         def variances(basis: Basis, lengths: Any, variance: Any) -> Any:
             every = [variance[i, 0] * spectrum(basis, kernel, lengths[i]) for i, kernel in enumerate(calls.kernels)]
