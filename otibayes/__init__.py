@@ -20,12 +20,28 @@ _HOMES = {
         ["MILKY_WAY", "MassModel", "PhaseSpace", "action_angle", "derived_quantities", "focal_length", "phase_space"],
         "dynamics",
     ),
-    **dict.fromkeys(["fit_classical", "sample"], "inference"),
+    **dict.fromkeys(["classical_problem", "fit_classical", "sample"], "inference"),
+    "table_1": "tables",
     **dict.fromkeys(["load", "save"], "results"),
     "profiles": "curves",
     **dict.fromkeys(["field_at", "vertical_plane"], "field"),
     "null_test": "nulltest",
-    **dict.fromkeys(["plot_comparison", "plot_field", "plot_null_test", "plot_profiles", "plot_selection"], "plot"),
+    **dict.fromkeys(
+        [
+            "plot_coefficients",
+            "plot_comparison",
+            "plot_constraint",
+            "plot_deviations",
+            "plot_field",
+            "plot_mean_abundances",
+            "plot_null_test",
+            "plot_orbits",
+            "plot_profiles",
+            "plot_projections",
+            "plot_selection",
+        ],
+        "plot",
+    ),
 }
 
 __all__ = ["compare", *_HOMES]

@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from .classical.bootstrap import fit
-from .classical.objective import Settings
+from .classical.objective import ANGLES, MOMENTS, Settings
 from .dynamics import METHODS, MILKY_WAY, MassModel, Status, action_angle, focal_length, phase_space
 from .errors import InputError
 from .generative import (
@@ -33,11 +33,13 @@ from .generative import (
 )
 from .nodes import Nodes
 from .origins import digest, identity, origins
-from .parallel import Map, cores, serial
+from .parallel import cores
 from .schema import as_tree, classical_groups, constant_data, convergence, posterior_groups
 from .stars import Stars
 
 __all__ = [
+    "ClassicalProblem",
+    "classical_problem",
     "classical_settings",
     "extra_columns",
     "fit_classical",
@@ -59,6 +61,8 @@ def classical_settings(
     delta: Any = "orbit",
     bootstraps: int = 128,
     surface: bool = True,
+    polish: bool | None = None,
+    bins: int = 3,
     settings: Settings = Settings(),  # noqa: B008
 ) -> dict[str, Any]:
     """What a classical result depends on, besides stars, elements and seed; `InputError` where it is unknown."""
@@ -66,8 +70,17 @@ def classical_settings(
         raise InputError(f"unknown action method {method!r}; choose one of {', '.join(METHODS)}")
     if bootstraps < 2:
         raise InputError(f"errors need at least 2 bootstraps, got {bootstraps}")
-    known = {"method": method, "delta": _delta_setting(delta), "bootstraps": bootstraps, "surface": surface}
-    return known | settings._asdict()
+    if bins < 0:
+        raise InputError(f"bins={bins}: give how many bins of J_z chi^2 is to have, or 0 for none")
+    for name, known in (("angle", ANGLES), ("moment", MOMENTS)):
+        if getattr(settings, name) not in known:
+            raise InputError(f"unknown {name} {getattr(settings, name)!r}; choose one of {', '.join(known)}")
+    if settings.neighbours < 4:
+        raise InputError(f"neighbours={settings.neighbours}: a weighted local mean needs 4 or more")
+    if polish and not surface:
+        raise InputError("polish corrects a surface; without one there is nothing to polish")
+    given = {"method": method, "delta": _delta_setting(delta), "bootstraps": bootstraps, "surface": surface}
+    return given | {"polish": polish} | settings._asdict() | {"bins": bins}
 
 
 def fit_classical(
@@ -79,43 +92,81 @@ def fit_classical(
     delta: Any = "orbit",
     model: MassModel = MILKY_WAY,
     surface: bool = True,
+    polish: bool | None = None,
+    bins: int = 3,
     settings: Settings = Settings(),  # noqa: B008
-    map: Map = serial,
+    store: str | os.PathLike[str] | None = None,
+    client: Any = None,
 ) -> xr.DataTree:
     """The classical fit (PW21, section 6): Fourier coefficients in theta_z of abundance deviations, made to vanish.
 
     `elements` (default: all) that every star used must have; `bootstraps` resamples; `method` of `action_angle`;
     `delta`, number, (N,) [kpc], "local" or "orbit", held at its value in the fiducial `model`. `surface=False` goes
-    over the stars at every step of every optimisation; `settings` varies the statistic; `map(function, points)` does
-    passes over the stars elsewhere.
+    over the stars at every step of every optimisation; `polish` corrects every optimum by the plain coefficients (None:
+    where the surface's own check asks for it). `bins` of J_z, with equally many stars in the fiducial model, are those
+    of chi^2, an objective of ours beside the paper's (0: none); `settings` varies the statistic. `store`, a folder,
+    keeps every finished pass over the stars, so that a killed run goes on where it stopped; `client`, a
+    `distributed.Client`, does them on a cluster.
 
     Groups: `posterior` (chain = 1, draw = bootstrap, element), `sample_stats`, `optimum` on all stars, `valley`,
-    `joint` (absent with too few bootstraps), `surface`, `constant_data`. Raises `InputError` for input that cannot be
-    used.
+    `chi2`, `joint` (absent with too few bootstraps), `surface`, `constant_data`. Raises `InputError` for input that
+    cannot be used.
     """
-    chosen = classical_settings(method, delta, bootstraps, surface, settings)
+    chosen = classical_settings(method, delta, bootstraps, surface, polish, bins, settings)
     name = identity(stars, elements, seed, chosen)
-    stars, elements, delta = _ready(stars, elements, delta, model)
-    data = prepare(stars, elements, model, delta)  # the stars that the generative path would use, no others
-    stars, delta = stars[data.kept], delta[data.kept]
-    stars, delta = _with_angles(stars, delta, method, model)
-    labels = np.stack([stars.abundances[e] for e in elements], 1)
-    actions = functools.partial(_checked_actions, method=method, delta=delta, model=model)
+    # of what a pass over the stars depends on; `fit` adds the rest
+    asked = {"method": method, "delta": chosen["delta"]}
+    passes = digest(json.dumps(origins(stars, elements, seed, asked, model), sort_keys=True))
+    problem = classical_problem(stars, elements, method, delta, model)
+    if bins:
+        fiducial = model.Parameters()
+        J_z = np.asarray(problem.actions(phase_space(problem.stars, fiducial), fiducial).J_z)
+        edges = np.quantile(J_z, np.arange(1, bins) / bins)
+        settings = settings._replace(bins=tuple(float(edge) for edge in edges))
     found = fit(
-        stars,
-        labels,
-        _errors(stars, elements),
-        actions=actions,
+        problem.stars,
+        problem.labels,
+        problem.sigma,
+        actions=problem.actions,
         bootstraps=bootstraps,
         seed=seed,
         settings=settings,
         surface=surface,
+        polish=polish,
         model=model,
-        map=map,
+        nodes=Nodes(store=store, client=client, fingerprint=passes),
     )
-    groups = classical_groups(found, elements, model)
-    groups["constant_data"] = constant_data(stars, elements, delta)
-    return as_tree("classical", groups, stars, elements, seed, chosen, model, name)
+    groups = classical_groups(found, problem.elements, model, settings.bins)
+    groups["constant_data"] = constant_data(problem.stars, problem.elements, problem.delta)
+    return as_tree("classical", groups, problem.stars, problem.elements, seed, chosen, model, name)
+
+
+class ClassicalProblem(NamedTuple):
+    """Stars made ready: N `stars` whose angles `actions(w, theta)` finds, `labels` and errors `sigma` (N, E)."""
+
+    stars: Stars
+    elements: tuple[str, ...]
+    labels: np.ndarray
+    sigma: np.ndarray | None
+    delta: np.ndarray
+    actions: Callable[[Any, Any], Any]
+
+
+def classical_problem(
+    stars: Stars,
+    elements: Sequence[str] | None = None,
+    method: str = "staeckel",
+    delta: Any = "orbit",
+    model: MassModel = MILKY_WAY,
+) -> ClassicalProblem:
+    """What `fit_classical` and the figures start from; arguments and errors as there."""
+    stars, elements, delta = _ready(stars, elements, delta, model)
+    data = prepare(stars, elements, model, delta)  # the stars that the generative path would use, no others
+    stars, delta = stars[data.kept], delta[data.kept]
+    stars, delta = _with_angles(stars, delta, method, model)
+    actions = functools.partial(_checked_actions, method=method, delta=delta, model=model)
+    labels = np.stack([stars.abundances[e] for e in elements], 1)
+    return ClassicalProblem(stars, elements, labels, _errors(stars, elements), delta, actions)
 
 
 def sample_settings(

@@ -16,8 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from scipy import stats
 
-from .classical.bootstrap import ClassicalFit
+from .classical.bootstrap import ClassicalFit, SurfaceReport
+from .classical.chi2 import USED, Chi2Fit
 from .classical.joint import joint_gls, joint_product
 from .dynamics import MassModel, derived_quantities
 from .errors import InputError
@@ -47,7 +49,7 @@ DERIVED = {
     "K_z_1p1": (r"|K_z|_{1.1}", "km^2/s^2/kpc"),
 }
 GOOD_R_HAT, GOOD_ESS = 1.01, 400
-SCHEMA = 1
+SCHEMA = 2
 KINDS = {"classical": "classical fit", "posterior": "posterior"}
 _COEFFICIENTS = ("c0", "a1", "b1", "a2", "b2")
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
@@ -99,10 +101,11 @@ def constant_data(stars: Stars, elements: Sequence[str], delta: np.ndarray, extr
     )
 
 
-def classical_groups(found: ClassicalFit, elements: Sequence[str], model: MassModel) -> dict[str, xr.Dataset]:
+def classical_groups(
+    found: ClassicalFit, elements: Sequence[str], model: MassModel, bins: Sequence[float] = ()
+) -> dict[str, xr.Dataset]:
     parameter = [p.name for p in model.parameters]
     coords = {"element": list(elements)}
-    coefficient = [*_COEFFICIENTS, *(f"{k}{i}" for i in range(3, 99) for k in "ab")][: found.coefficients.shape[1]]
     replicates = np.moveaxis(found.replicates, 0, 1)[None]
     over = ("chain", "draw", "element")
     both = {"objective": found.value, "converged": found.converged, "at_bound": found.at_bound}
@@ -116,7 +119,7 @@ def classical_groups(found: ClassicalFit, elements: Sequence[str], model: MassMo
     groups = {
         "posterior": xr.Dataset(quantities(replicates, over, model), coords),
         "sample_stats": xr.Dataset({name: (over, array[:, 1:].T[None]) for name, array in both.items()}, coords),
-        "optimum": xr.Dataset(optimum, {**coords, "coefficient": coefficient}),
+        "optimum": xr.Dataset(optimum, {**coords, "coefficient": list(_COEFFICIENTS)}),
         "valley": xr.Dataset(
             {
                 "jacobian": (("element", "constraint", "parameter"), valley.jacobian),
@@ -133,27 +136,61 @@ def classical_groups(found: ClassicalFit, elements: Sequence[str], model: MassMo
         ),
     }
     if found.report is not None:
-        report = found.report
-        groups["surface"] = xr.Dataset(
-            {
-                "held_out_radius": ("held_out", report.held_out_radius),
-                "held_out_error": (("held_out", "element", "constraint"), report.held_out_error),
-                "pairs": (("pair", "element_and_replicate"), report.pairs),
-                "pair_error": (("pair", "constraint"), report.pair_error),
-            },
-            {**coords, "constraint": list(_COEFFICIENTS[1:4])},
-            {
-                "long_name": "errors of the response surface, in bootstrap sd of each coefficient",
-                "worst": report.worst,
-                "edge": report.edge,
-                "nodes": report.nodes,
-                "rounds": report.rounds,
-            },
-        )
+        groups["surface"] = _surface_report(found.report, coords)
+    if found.chi2 is not None:
+        groups["chi2"] = _chi2(found.chi2, coords, model, bins)
     joint = joint_constraints(found.replicates, model)
     if joint is not None:
         groups["joint"] = joint
     return groups
+
+
+def _surface_report(report: SurfaceReport, coords: Mapping[str, Any]) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "pairs": (("pair", "element_and_replicate"), report.pairs),
+            "pair_error": (("pair", "constraint"), report.pair_error),
+            "degree": ("element", report.degree),
+            "outermost": ("element", report.outermost, {"long_name": "optimum, in units of the trust region's size"}),
+            "polished": ("element", report.polished),
+        },
+        {**coords, "constraint": list(_COEFFICIENTS[1:4])},
+        {
+            "long_name": "errors of the response surface, in bootstrap sd of each coefficient",
+            "worst": report.worst,
+            "surface_worst": report.surface_worst,
+            "chi2_worst": float(np.abs(report.chi2_error).max(initial=0.0)),
+            "edge": report.edge,
+            "nodes": report.nodes,
+            "rounds": report.rounds,
+        },
+    )
+
+
+def _chi2(found: Chi2Fit, coords: Mapping[str, Any], model: MassModel, bins: Sequence[float]) -> xr.Dataset:
+    parameter = [p.name for p in model.parameters]
+    statistic = [f"{name} in bin {q}" for q in range(len(bins) + 1) for name in USED]
+    variables = quantities(found.optimum, ("element",), model) | {
+        "value": ("element", found.value),
+        "p_chi2": ("element", stats.chi2.sf(found.value, found.dof)),
+        "p_bootstrap": ("element", (found.replicate_values >= found.value[:, None]).mean(1)),
+        "covariance": (("element", "parameter", "parameter_2"), found.covariance),
+        "replicates": (("draw", "element", "parameter"), np.moveaxis(found.replicates, 0, 1)),
+        "replicate_values": (("draw", "element"), found.replicate_values.T),
+        "converged": (("fit", "element"), found.converged.T),
+        "statistics": (("element", "statistic"), found.statistics),
+        "scatter": (("element", "statistic", "statistic_2"), found.scatter),
+    }
+    return xr.Dataset(
+        variables,
+        {**coords, "parameter": parameter, "parameter_2": parameter, "statistic": statistic, "statistic_2": statistic},
+        {
+            "long_name": "chi^2 of coefficients in bins of J_z: an objective of otibayes, not of the paper",
+            "dof": found.dof,
+            "bins": np.array(bins, float),
+            "bins_units": "kpc km/s",
+        },
+    )
 
 
 def joint_constraints(replicates: np.ndarray, model: MassModel) -> xr.Dataset | None:

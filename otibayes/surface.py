@@ -29,8 +29,10 @@ __all__ = [
     "draw",
     "evaluate",
     "expand",
+    "fit",
     "nodes",
     "radius",
+    "reader",
 ]
 
 _NEGLIGIBLE = 1e-8  # singular value of a surface, relative to the largest
@@ -221,18 +223,53 @@ def expand(
     everything = stacked if known_values is None else jax.tree.map(lambda *v: np.concatenate(v), stacked, known_values)
     fitted = np.r_[: len(wanted), len(fresh) : len(fresh) + len(known)]
     theta = np.concatenate([fresh, known])
-    basis, basis_held = _basis(region, degree, theta[fitted]), _basis(region, degree, held)
-
-    def fit(value: np.ndarray) -> np.ndarray:
-        solution = scipy.linalg.lstsq(basis, value[fitted].reshape(len(fitted), -1))[0]
-        return solution.reshape(-1, *value.shape[1:])
-
-    coefficients = jax.tree.map(fit, everything)
+    coefficients = fit(region, degree, theta[fitted], jax.tree.map(lambda value: value[fitted], everything))
+    basis_held = _basis(region, degree, held)
     error = jax.tree.map(
         lambda c, value: np.tensordot(basis_held, c, 1) - value[len(wanted) : len(fresh)], coefficients, everything
     )
     radii = np.asarray(jax.vmap(functools.partial(radius, region))(held))
     return Surface(region, coefficients, HeldOut(held, radii, error), (theta, everything), degree, len(fresh))
+
+
+def fit(region: Region, degree: int, theta: np.ndarray, values: Any) -> Any:
+    """Chebyshev coefficients, by least squares, of values (n, ...), an array or a pytree of them, at theta (n, d)."""
+    basis = _basis(region, degree, theta)
+
+    def one(value: np.ndarray) -> np.ndarray:
+        solution = scipy.linalg.lstsq(basis, value.reshape(len(basis), -1))[0]
+        return solution.reshape(-1, *value.shape[1:])
+
+    return jax.tree.map(one, values)
+
+
+def reader(
+    region: Region, degree: int, coefficients: np.ndarray, rim: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The surface of one array, coefficients (terms, V), as a quick function of one theta (d,), in NumPy: (V,).
+
+    NaN outside the region; with `rim`, outside the ball the value at its nearest point, which keeps an optimiser that
+    needs finite numbers going, and bounds are the caller's. For optimisers in Python, which call it millions of times.
+    """
+    exponents, columns = _exponents(len(region.centre), degree), np.arange(len(region.centre))
+    whitening, centre = np.asarray(region.whitening) / region.size, np.asarray(region.centre)
+    low, high = np.asarray(region.low), np.asarray(region.high)
+    allowed = None if region.allowed is None else jax.jit(region.allowed)
+    table = np.ones((degree + 1, len(centre)))
+
+    def read(theta: np.ndarray) -> np.ndarray:
+        x = whitening @ (theta - centre)
+        square = x @ x
+        if rim:
+            x = x / max(1.0, math.sqrt(square))
+        elif square > 1 or (theta < low).any() or (theta > high).any() or not (allowed is None or allowed(theta)):
+            return np.full(coefficients.shape[1], np.nan)
+        table[1:2] = x
+        for n in range(2, degree + 1):
+            table[n] = 2 * x * table[n - 1] - table[n - 2]
+        return table[exponents, columns].prod(1) @ coefficients
+
+    return read
 
 
 def _within(region: Region, surface: Surface | None) -> tuple[np.ndarray, Any]:

@@ -81,7 +81,7 @@ BASE = {"constants", "errors", "nodes", "parallel", "parameters"}
 BELOW_RESULTS = BASE | {"stars", "dynamics", "surface"}
 ALL = BELOW_RESULTS | {"classical", "generative", "models"}
 RESULTS = {"schema", "origins", "inference", "results"}
-SHOWN = {"compare", "curves", "field", "nulltest"}
+SHOWN = {"compare", "curves", "field", "nulltest", "tables"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "stars": BASE | {"dynamics"},
@@ -98,6 +98,7 @@ MAY_IMPORT = {
     "field": ALL | RESULTS,
     "nulltest": ALL | RESULTS | {"field"},
     "compare": ALL | RESULTS,
+    "tables": ALL | RESULTS,
     "plot": ALL | RESULTS | SHOWN,
     "cli": ALL | RESULTS | SHOWN | {"plot"},
     "__init__": ALL | RESULTS | SHOWN | {"plot"},
@@ -106,7 +107,7 @@ MAY_IMPORT = {
 CONFINED = {
     "matplotlib": {"plot"},
     "arviz": {"schema", "compare", "plot", "cli"},
-    "xarray": {"schema", "inference", "results", "compare", "curves", "field", "nulltest", "plot", "cli"},
+    "xarray": {"schema", "inference", "results", "compare", "curves", "field", "nulltest", "tables", "plot", "cli"},
     "astropy": {"constants", "stars", "dynamics", "cli"},
     "click": {"cli"},
 }

@@ -1,37 +1,61 @@
 """The Fourier series in an angle, fitted to deviations by weighted linear least squares (PW21, equations 3-7)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["coefficient_names", "design", "least_squares"]
+__all__ = ["coefficient_names", "design", "least_squares", "normal_equations", "solve"]
 
 
-def coefficient_names(harmonics: int = 2) -> list[str]:
+def coefficient_names(harmonics: Sequence[int] = (1, 2)) -> list[str]:
     """Names in the order of equation 4's columns: c0, a1, b1, a2, b2 (equation 7 lists them otherwise, a misprint)."""
-    return ["c0"] + [f"{kind}{m}" for m in range(1, harmonics + 1) for kind in "ab"]
+    return ["c0"] + [f"{kind}{m}" for m in harmonics for kind in "ab"]
 
 
-def design(angle: Any, harmonics: int = 2) -> np.ndarray:
+def design(angle: Any, harmonics: Sequence[int] = (1, 2)) -> np.ndarray:
     """Design matrix (N, 1 + 2 harmonics) of angles (N,) [rad]: 1, cos, sin, cos 2, sin 2, ... (PW21, equation 4)."""
     angle = np.asarray(angle)
-    waves = [wave(m * angle) for m in range(1, harmonics + 1) for wave in (np.cos, np.sin)]
+    waves = [wave(m * angle) for m in harmonics for wave in (np.cos, np.sin)]
     return np.stack([np.ones_like(angle), *waves], -1)
 
 
-def least_squares(angle: Any, deviations: Any, sigma: Any = None, counts: Any = None, harmonics: int = 2) -> np.ndarray:
+def normal_equations(
+    M: np.ndarray, deviations: np.ndarray, inverse: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """M^T C^-1 M (B, E, T, T) and M^T C^-1 y (B, E, T) of N stars, to be summed over groups of stars (PW21, eq. 7).
+
+    `M` (N, T); `deviations` (N, E, B); `inverse` (N, E) or (N, 1), 1 / sigma^2; `counts` (B, N), how often each was
+    drawn.
+    """
+    (N, T), (_, E, B) = M.shape, deviations.shape
+    dtype = deviations.dtype
+    row, column = np.triu_indices(T)
+    MM = (inverse[..., None] * (M[:, row] * M[:, column])[:, None]).astype(dtype)
+    upper = (counts.astype(dtype) @ MM.reshape(N, inverse.shape[1] * len(row))).reshape(B, -1, len(row))
+    normal = np.empty((B, upper.shape[1], T, T))
+    normal[..., row, column] = normal[..., column, row] = upper
+    MC = (M[:, None] * inverse[..., None]).astype(dtype)
+    drawn = deviations * counts.T[:, None].astype(dtype)
+    projection = np.stack([MC[:, min(e, MC.shape[1] - 1)].T @ drawn[:, e] for e in range(E)])
+    return np.broadcast_to(normal, (B, E, T, T)), projection.transpose(2, 0, 1).astype(float)
+
+
+def solve(normal: np.ndarray, projection: np.ndarray) -> np.ndarray:
+    """Coefficients (B, E, T) from `normal_equations`, or the sum of those of several groups (PW21, equation 7)."""
+    return np.linalg.solve(normal, projection[..., None])[..., 0]
+
+
+def least_squares(
+    angle: Any, deviations: Any, sigma: Any = None, counts: Any = None, harmonics: Sequence[int] = (1, 2)
+) -> np.ndarray:
     """Best-fitting coefficients of equation 3, (M^T C^-1 M)^-1 M^T C^-1 y (PW21, equation 7).
 
     `angle` (N,) [rad]; `deviations` (B, N, E); `sigma` (N, E), their errors (default: equal); `counts` (B, N), how
     often each star was drawn in each resample (default: once). Returns (B, E, 1 + 2 harmonics) in the deviations'
     unit, ordered as `coefficient_names`.
     """
-    M = design(angle, harmonics)
-    y = np.asarray(deviations)
-    inverse = np.ones(y.shape[1:]) if sigma is None else np.asarray(sigma, float) ** -2.0
-    counts = np.ones(y.shape[:2]) if counts is None else np.asarray(counts, float)
-    terms, elements = M.shape[1], y.shape[-1]
-    MM = (M[:, :, None] * M[:, None, :]).reshape(len(M), 1, terms**2)
-    normal = (counts @ (inverse[..., None] * MM).reshape(len(M), -1)).reshape(len(y), elements, terms, terms)
-    projection = np.stack([M.T @ (c[:, None] * inverse * d) for c, d in zip(counts, y, strict=True)])
-    return np.linalg.solve(normal, projection.transpose(0, 2, 1)[..., None])[..., 0]
+    y = np.asarray(deviations).transpose(1, 2, 0)
+    inverse = np.ones((len(y), 1)) if sigma is None else np.asarray(sigma, float) ** -2.0
+    counts = np.ones((y.shape[2], len(y))) if counts is None else np.asarray(counts)
+    return solve(*normal_equations(design(angle, harmonics), y, inverse, counts))

@@ -26,23 +26,27 @@ def scales(table: Sequence[Parameter]) -> np.ndarray:
 
 
 def nelder_mead(
-    function: Callable[[np.ndarray], float], start: np.ndarray, table: Sequence[Parameter], fatol: float
+    function: Callable[[np.ndarray], float],
+    start: np.ndarray,
+    table: Sequence[Parameter],
+    fatol: float,
+    step: float = 0.5,
 ) -> Minimum:
     """Minimise `function` of theta (d,) by SciPy's Nelder-Mead within the table's bounds, each parameter in its scale.
 
-    The initial simplex is `start` and one step of half a scale along each parameter; it stops at 1e-3 of the scales and
-    `fatol` in the objective.
+    The initial simplex is `start` and one step of `step` scales along each parameter; it stops at 1e-3 of the scales
+    and `fatol` in the objective.
     """
     unit = scales(table)
     low, high = np.array([[p.low, p.high] for p in table]).T
-    step = np.where(start + 0.5 * unit > high, -0.5, 0.5)
+    steps = np.where(start + step * unit > high, -step, step)
     found = minimize(
         lambda x: function(np.clip(x * unit, low, high)),
         start / unit,
         method="Nelder-Mead",
         bounds=list(zip(low / unit, high / unit, strict=True)),
         options={
-            "initial_simplex": start / unit + np.concatenate([np.zeros((1, len(start))), np.diag(step)]),
+            "initial_simplex": start / unit + np.concatenate([np.zeros((1, len(start))), np.diag(steps)]),
             "xatol": 1e-3,
             "fatol": fatol,
             "maxfev": 4000,

@@ -1,27 +1,90 @@
-"""The classical objective as the procedure box of PW21, section 6.2, lists it: stars and theta in, coefficients out."""
+"""The classical objective as the procedure box of PW21, section 6.2, lists it: stars and theta in, coefficients out.
 
+`plain_coefficients` is the procedure as the paper reads, for one element and one resample, to be checked against it;
+`coefficients` is the same for every element and resample at once, which is what everything runs on.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ..dynamics.frame import PhaseSpace, phase_space
-from .deviation import K_NEIGHBOURS, deviation
-from .fourier import least_squares
+from .deviation import Neighbours, over_blocks
+from .fourier import coefficient_names, design, normal_equations, solve
 
-__all__ = ["Settings", "coefficients", "objective"]
+__all__ = ["ANGLES", "BINNED", "MOMENTS", "Coefficients", "Settings", "coefficients", "objective", "plain_coefficients"]
 
 Actions = Callable[[PhaseSpace, Any], Any]
 
+ANGLES, MOMENTS = ("theta_z", "theta_R"), ("mean", "scatter")
+BINNED = (1, 2, 4)  # harmonics of the coefficients in bins of J_z
+
 
 class Settings(NamedTuple):
-    """What the paper fixes and a variant may change."""
+    """What the paper fixes and a variant may change.
 
-    neighbours: int = K_NEIGHBOURS
-    harmonics: int = 2
-    angle: str = "theta_z"  # or theta_R, for radial coefficients
+    `neighbours` K; `own_copies`, whether a star's copies in a resample are its neighbours; `gradient`, whether the
+    local mean is weighted (A5) or naive (A1); `angle`, "theta_z" or "theta_R"; `moment` of a label, its "mean" or
+    "scatter"; `every`, whether c0 and b2 are in the objective; `bins`, edges in J_z [kpc km/s] between which the
+    coefficients are found separately, which is ours.
+    """
+
+    neighbours: int = Neighbours().number
     own_copies: bool = False
     gradient: bool = True
+    angle: str = "theta_z"
+    moment: str = "mean"
+    every: bool = False
+    bins: tuple[float, ...] = ()
+
+
+class Coefficients(NamedTuple):
+    """`series` (B, E, 5), c0 a1 b1 a2 b2 of equation 3; `binned` (B, E, bins, 7), with a4 b4, for bins of J_z.
+
+    In the labels' unit; of the scatter, its square.
+    """
+
+    series: Any
+    binned: Any
+
+    def take(self, index: int) -> "Coefficients":
+        """One of several evaluations that were stacked."""
+        return Coefficients(self.series[index], self.binned[index])
+
+
+def plain_coefficients(
+    theta: Any,
+    stars: Any,
+    label: np.ndarray,
+    sigma: np.ndarray,
+    draws: np.ndarray,
+    actions: Actions,
+    neighbours: int = Neighbours().number,
+) -> np.ndarray:
+    """(c0, a1, b1, a2, b2) of one label on one resample, steps 1 to 6 of PW21's procedure as they read.
+
+    `theta` a `Parameters`; `stars` N of them; `label` and `sigma` (N,); `draws`, the resample as indices of stars (all
+    stars: 0 to N - 1); `actions(w, theta)` gives an `ActionAngle` of phase space `w`. Slow; for comparison.
+    """
+    w = phase_space(stars, theta)  # 2
+    aa = actions(w, theta)  # 1 (the halo is part of the mass model), 3 and 4
+    J = np.stack([aa.J_R, aa.L_z, aa.J_z], -1)[draws]
+    theta_z, y = np.asarray(aa.theta_z)[draws], label[draws]
+    _, near = cKDTree(J).query(J, k=neighbours + np.bincount(draws).max())
+    deviation = np.empty(len(draws))
+    for n in range(len(draws)):
+        k = near[n][draws[near[n]] != draws[n]][:neighbours]  # a star and its copies are not its neighbours
+        x = J[k].mean(0) - J[n]  # A2
+        xi = (J[k] - J[n]) @ x  # A3
+        w_k = xi * xi.sum() - (xi**2).sum()  # A6
+        mean = (w_k * y[k]).sum() / w_k.sum() if xi.any() else y[k].mean()  # A5, or A1 where A2 underflows
+        deviation[n] = y[n] - mean  # 5: equation 2
+    M = np.stack([np.ones_like(theta_z), *(f(m * theta_z) for m in (1, 2) for f in (np.cos, np.sin))], -1)  # 4
+    C_inverse = sigma[draws, None] ** -2.0  # 6, its diagonal
+    return np.linalg.solve(M.T @ (C_inverse * M), M.T @ (C_inverse[:, 0] * deviation))  # step 6: equation 7
 
 
 def coefficients(
@@ -32,25 +95,53 @@ def coefficients(
     counts: Any,
     actions: Actions,
     settings: Settings = Settings(),  # noqa: B008
-) -> np.ndarray:
-    """Fourier coefficients (B, E, 1 + 2 harmonics) of every element and resample, for one theta (PW21, steps 1 to 6).
+) -> Coefficients:
+    """Fourier coefficients of every label and resample, for one theta (PW21, steps 1 to 6).
 
     `theta` is a `Parameters`; `stars` N of them; `labels` and `sigma` (N, E) hold any labels and their errors in one
-    unit; `counts` (B, N) how often each star was drawn in each resample (None: one, every star once). `actions(w,
-    theta)` gives an `ActionAngle` of phase space `w`, that is `action_angle` with its method, focal lengths and mass
-    model chosen.
+    unit (None: equal); `counts` (B, N) how often each star was drawn in each resample (None: one, every star once).
+    `actions(w, theta)` gives an `ActionAngle` of phase space `w`, that is `action_angle` with its method, focal lengths
+    and mass model chosen.
     """
-    w = phase_space(stars, theta)  # step 2
-    aa = actions(w, theta)  # steps 1 (the halo is part of the mass model), 3 and 4
+    w = phase_space(stars, theta)
+    aa = actions(w, theta)
     J = np.stack([np.asarray(aa.J_R), np.asarray(aa.L_z), np.asarray(aa.J_z)], -1)
-    deviations = deviation(J, labels, counts, settings.neighbours, settings.own_copies, settings.gradient)  # step 5
-    return least_squares(getattr(aa, settings.angle), deviations, sigma, counts, settings.harmonics)  # step 6
+    y = np.asarray(labels, float)
+    y = y - y.mean(0)
+    E = y.shape[1]
+    counts = np.ones((1, len(y)), int) if counts is None else np.asarray(counts)
+    scatter = settings.moment == "scatter"
+    equal = sigma is None or scatter
+    inverse = np.ones((len(y), 1)) if equal else np.asarray(sigma, float) ** -2.0
+    M = design(getattr(aa, settings.angle))
+    M_binned = design(getattr(aa, settings.angle), BINNED)
+    place = np.digitize(J[:, 2], settings.bins)
+    bins = len(settings.bins) + 1 if settings.bins else 0
+
+    def equations(chosen: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
+        if scatter:
+            # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
+            first, second = found[:, :E], found[:, E:]
+            found = second - 2 * (y[chosen, :, None] - first) * first
+        made = [*normal_equations(M[chosen], found, inverse[chosen], counts[:, chosen])]
+        for q in range(bins):
+            here = place[chosen] == q
+            inside = chosen[here]
+            made += normal_equations(M_binned[inside], found[here], inverse[inside], counts[:, inside])
+        return made
+
+    neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
+    parts = over_blocks(equations, J, np.concatenate([y, y**2], 1) if scatter else y, counts, neighbours)
+    total = functools.reduce(lambda one, other: [a + b for a, b in zip(one, other, strict=True)], parts)
+    series, *binned = (solve(total[i], total[i + 1]) for i in range(0, len(total), 2))
+    shape = (*series.shape[:2], bins, len(coefficient_names(BINNED)))
+    return Coefficients(series, np.stack(binned, 2) if bins else np.zeros(shape))
 
 
-def objective(coefficients: Any, every: bool = False) -> Any:
-    """a1^2 + b1^2 + a2^2 over the last axis of `coefficients`, ordered (c0, a1, b1, a2, b2) (PW21, equation 8).
+def objective(series: Any, every: bool = False) -> Any:
+    """a1^2 + b1^2 + a2^2 over the last axis of (c0, a1, b1, a2, b2) (PW21, equation 8).
 
     `every=True` adds c0^2 and b2^2, the variant that the paper verified to change little.
     """
-    chosen = coefficients[..., :5] if every else coefficients[..., 1:4]
+    chosen = series if every else series[..., 1:4]
     return (chosen**2).sum(-1)  # step 7

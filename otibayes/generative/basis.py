@@ -38,7 +38,7 @@ __all__ = [
 _J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
 _L_Z_ZERO = R0 * V_CIRC
 _TINY = 1e-12  # kpc km/s
-_RADIUS = 4.0
+_RADIUS = 6.0
 _MOST = 1024
 _LEAST_VARIANCE = 1e-20
 _LEAST_SHARE = 1e-9  # of the envelope that is left to every combination: keeps prior_covariance positive definite
@@ -104,8 +104,8 @@ def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: flo
     """The cosine products of largest prior variance for a kernel of these `lengths` (3,), around inputs x (N, 3).
 
     The box exceeds the inputs by `margin` lengths on the sides that are not an axis of symmetry: the field's slope is
-    zero at its faces. `size` None: all products within `_RADIUS` of zero in frequency times length, which hold all but
-    0.1% of the prior variance of a squared exponential, but no more than `_MOST`.
+    zero at its faces. `size` None: all products within `_RADIUS` of zero in frequency times length, beyond which a
+    squared exponential's spectrum is below 2e-8 of its peak, but no more than `_MOST`.
     """
     lengths = np.asarray(lengths, float)
     low = np.where(_ROOTS, 0.0, x.min(0) - margin * lengths)
@@ -135,30 +135,29 @@ def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float
 
 
 def cosines(box: tuple[Any, Any], x: jax.Array, axis: int, most: int) -> jax.Array:
-    """cos(k pi (x - low) / (high - low)) (..., most + 1) for all k up to `most`, of one input; NaN outside the box."""
+    """cos(k pi (x - low) / (high - low)) (most + 1, ...) for all k up to `most`, of one input; NaN outside the box."""
     low, high = box[0][axis], box[1][axis]
     inside = (x >= low) & (x <= high)
     first = jnp.cos(jnp.pi * (jnp.where(inside, x, jnp.nan) - low) / (high - low))
-    waves = [jnp.ones_like(first), first]
-    for _ in range(2, most + 1):  # by recurrence: a cosine costs ten times as much
-        waves.append(2 * first * waves[-1] - waves[-2])
-    return jnp.stack(waves[: most + 1], -1)
 
+    def step(pair: tuple[Any, Any], _: Any) -> tuple[tuple[Any, Any], Any]:
+        return (pair[1], 2 * first * pair[1] - pair[0]), pair[0]
 
-def size(basis: Basis) -> int:
-    """Number of `features`."""
-    return len(basis.degrees) if basis.vectors is None else basis.vectors.shape[1]
+    # by recurrence: a cosine costs ten times as much; in a loop that is not unrolled, or every user would run it anew
+    return jax.lax.scan(step, (jnp.ones_like(first), first), length=most + 1)[1]
 
 
 def features(basis: Basis, x: jax.Array) -> jax.Array:
     """Basis values (M,), or (K,) of a reduced one, at one input x (3,); NaN outside the box."""
     tables = [cosines((basis.low, basis.high), x[i], i, max(1, int(basis.degrees[:, i].max()))) for i in range(3)]
-    # the constant's value does not tell of the box
-    inside = jnp.where(jnp.isfinite(sum(table[1] for table in tables)), 1.0, jnp.nan)
+    inside = jnp.where(jnp.isfinite(sum(table[1] for table in tables)), 1.0, jnp.nan)  # the constant does not tell
     product = tables[0][basis.degrees[:, 0]] * tables[1][basis.degrees[:, 1]] * tables[2][basis.degrees[:, 2]]
-    if basis.vectors is not None:
-        product = product @ combinations(basis)
-    return inside * product
+    return inside * (product if basis.vectors is None else product @ combinations(basis))
+
+
+def size(basis: Basis) -> int:
+    """Number of `features`."""
+    return len(basis.degrees) if basis.vectors is None else basis.vectors.shape[1]
 
 
 def combinations(basis: Basis) -> Any:

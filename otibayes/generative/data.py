@@ -1,7 +1,9 @@
 """The stars as the likelihood sees them: actions and sums as functions of theta, and abundances in fixed units."""
 
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,14 +14,24 @@ import numpy as np
 
 from ..dynamics import MassModel, PhaseSpace, focal_length, galactocentric, star_actions
 from ..errors import InputError
-from ..parallel import BLOCK, in_blocks, threaded
+from ..parallel import BLOCK, cores, in_blocks, threaded
 from ..parameters import Parameter
 from .basis import Basis, inputs, make_basis, reduced, spectrum
 from .classes import Classes, classify
 from .moments import Moments, gram, moments
 from .tails import student_weights
 
-__all__ = ["Calls", "Data", "corners", "from_unbounded", "inputs_at", "moments_at", "prepare", "to_unbounded"]
+__all__ = [
+    "Calls",
+    "Data",
+    "corners",
+    "from_unbounded",
+    "inputs_at",
+    "moments_and_pullback",
+    "moments_at",
+    "prepare",
+    "to_unbounded",
+]
 
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
@@ -65,33 +77,87 @@ def inputs_at(theta: Any, stars: jax.Array, delta: jax.Array, model: MassModel) 
     return in_blocks(lambda *block: _block(vector, *block, model), stars, delta)
 
 
-@partial(jax.jit, static_argnames=("model", "degrees"))
-def _block_moments(theta: Any, box: Any, degrees: Any, model: MassModel, stars: Any, delta: Any, Z: Any, w: Any) -> Any:
-    x = inputs(jax.vmap(lambda star, delta: _star(theta, star, delta, model))(stars, delta))
-    return moments(box, degrees, x, Z, w)
+_sums = jax.jit(moments, static_argnums=(0, 1))
+_add = partial(jax.tree.map, np.add)
 
 
-def moments_at(data: "Data", theta: Any, degrees: tuple[int, ...]) -> Moments:
-    """Sums over the stars of each class at one theta (d,), of cosines up to `degrees`, block by block on one core.
+def _boxed(basis: Basis, degrees: Any = None) -> tuple[tuple, tuple[int, ...]]:
+    """A basis' box and degrees, or those given, as they are passed to compiled functions."""
+    box = (tuple(map(float, basis.low)), tuple(map(float, basis.high)))
+    return box, tuple(map(int, basis.degrees.max(0) if degrees is None else degrees))
 
-    Not to be traced; by a fixed order of summation the same whatever runs beside it.
+
+def _blocks_of(data: "Data", rows: np.ndarray) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    """Stars, Delta and columns of data of some stars, in blocks of one shape, each with weights (n,)."""
+    columns = (np.asarray(data.stars), np.asarray(data.delta), np.asarray(data.columns), data.weight)
+    if len(rows) < len(data):
+        columns = tuple(column[rows] for column in columns)
+    size = min(BLOCK, len(rows))
+    for start in range(0, len(rows), size):
+        block = [column[start : start + size] for column in columns]
+        lack = size - len(block[0])
+        if lack:
+            block = [np.pad(c, ((0, lack), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in block]
+        yield block[:3], block[3] * (np.arange(size) < size - lack)
+
+
+def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
+    """Sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to `degrees`, by
+    default the basis'.
+
+    Not to be traced: block by block, on one core, in an order that is always the same.
     """
-    theta, box = jnp.asarray(theta, float), (data.basis.low, data.basis.high)
-    every = (np.asarray(data.stars), np.asarray(data.delta), np.asarray(data.columns), data.weight)
-    found = []
-    for rows in data.members:
-        columns = every if len(rows) == len(data) else tuple(column[rows] for column in every)
-        total: Any = None
-        for start in range(0, len(rows), BLOCK):
-            block = [column[start : start + BLOCK] for column in columns]
-            lack = min(BLOCK, len(rows)) - len(block[0])
-            block = [np.pad(c, ((0, lack), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in block] if lack else block
-            block[3] = block[3] * (np.arange(len(block[0])) < len(block[0]) - lack)
-            part = _block_moments(theta, box, degrees, data.model, *block)
-            part = jax.tree.map(np.asarray, part)
-            total = part if total is None else jax.tree.map(np.add, total, part)
-        found.append(total)
-    return found[0] if data.classes.common else jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+    theta, (box, degrees) = jnp.asarray(theta, float), _boxed(data.basis, degrees)
+
+    def of_class(rows: np.ndarray) -> Moments:
+        parts = (
+            jax.tree.map(np.asarray, _sums(box, degrees, _block(theta, stars, delta, data.model), Z, weight))
+            for (stars, delta, Z), weight in _blocks_of(data, rows)
+        )
+        return functools.reduce(_add, parts)
+
+    return data.stacked(list(map(of_class, data.members)), np)
+
+
+@partial(jax.jit, static_argnames="model")
+def _block_tangents(theta: Any, stars: Any, delta: Any, model: MassModel) -> Any:
+    return _with_tangents(theta, stars, delta, model)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _pull(box: Any, degrees: Any, J: Any, tangents: Any, Z: Any, weight: Any, cotangent: Moments) -> Any:
+    """Derivative (d,) by theta of a block's sums against a cotangent."""
+    (slope,) = jax.vjp(lambda J: moments(box, degrees, inputs(J), Z, weight), J)[1](cotangent)
+    return jnp.einsum("nj,njp->p", slope, tangents)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sums_of_actions(box: Any, degrees: Any, J: Any, Z: Any, weight: Any) -> Moments:
+    return moments(box, degrees, inputs(J), Z, weight)
+
+
+def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
+    """`moments_at`, and the function that takes a cotangent of the sums to one of theta (d,): by hand, on all cores."""
+    theta, (box, degrees) = jnp.asarray(theta, float), _boxed(data.basis)
+
+    def forward(block: tuple) -> tuple[Moments, tuple]:
+        (stars, delta, Z), weight = block
+        J, tangents = _block_tangents(theta, stars, delta, data.model)
+        return jax.tree.map(np.asarray, _sums_of_actions(box, degrees, J, Z, weight)), (J, tangents, Z, weight)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        every = [list(pool.map(forward, _blocks_of(data, rows))) for rows in data.members]
+    found = data.stacked([functools.reduce(_add, (sums for sums, _ in blocks)) for blocks in every], np)
+
+    def pullback(cotangent: Moments) -> np.ndarray:
+        tasks = []
+        for c, blocks in enumerate(every):
+            part = cotangent if data.classes.common else jax.tree.map(lambda leaf, c=c: leaf[c], cotangent)
+            tasks += [(saved, part) for _, saved in blocks]
+        with ThreadPoolExecutor(cores()) as pool:
+            return sum(pool.map(lambda task: np.asarray(_pull(box, degrees, *task[0], task[1])), tasks))
+
+    return found, pullback
 
 
 # ---- the same as traced functions, with derivatives
@@ -172,8 +238,7 @@ def _moments_backward(box: Any, degrees: Any, model: MassModel, saved: tuple, co
 
     def step(total: Any, block: Any) -> tuple[Any, None]:
         J, tangents, Z, weight = block
-        (slope,) = jax.vjp(lambda J: moments(box, degrees, inputs(J), Z, weight), J)[1](cotangent)
-        return total + jnp.einsum("nj,njp->p", slope, tangents), None
+        return total + _pull(box, degrees, J, tangents, Z, weight, cotangent), None
 
     theta_bar, _ = jax.lax.scan(step, jnp.zeros(tangents.shape[-1]), (J, tangents, columns[2], each))
     return theta_bar, jnp.zeros_like(stars), jnp.zeros_like(delta), jnp.zeros_like(Z), jnp.zeros(stars.shape[0])
@@ -280,14 +345,17 @@ class Data:
 
     def moments(self, theta: Any) -> Moments:
         """Sums over the stars (of each class, where there are several) at theta, with a reverse-mode derivative."""
-        box = (tuple(map(float, self.basis.low)), tuple(map(float, self.basis.high)))
-        degrees = tuple(map(int, self.basis.degrees.max(0)))
+        box, degrees = _boxed(self.basis)
         columns = (self.stars, self.delta, self.columns, jnp.asarray(self.weight))
         every = [
             _all_moments(_vector(theta), *(column[rows] for column in columns), box, degrees, self.model)
             for rows in self.members
         ]
-        return every[0] if self.classes.common else jax.tree.map(lambda *leaves: jnp.stack(leaves), *every)
+        return self.stacked(every)
+
+    def stacked(self, found: Sequence[Moments], numpy: Any = jnp) -> Moments:
+        """Sums of every class in one, by a leading axis where there are several."""
+        return found[0] if self.classes.common else jax.tree.map(lambda *leaves: numpy.stack(leaves), *found)
 
 
 def _together(found: Moments) -> Moments:

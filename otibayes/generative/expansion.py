@@ -14,7 +14,7 @@ from .. import surface as response
 from ..dynamics import MassModel
 from ..nodes import Nodes
 from ..parallel import Map, threaded
-from .data import Data, from_unbounded, moments_at, to_unbounded
+from .data import Data, from_unbounded, moments_and_pullback, moments_at, to_unbounded
 from .likelihood import Statistic, condensed
 
 __all__ = [
@@ -102,6 +102,10 @@ class Exact:
         self._potentials = [jax.jit(potential), jax.jit(finer)]
         one = lambda flat: jnp.stack([*from_unbounded(flat[places], data.model)])  # noqa: E731
         self._theta = jax.jit(jnp.vectorize(one, signature="(p)->(d)"))
+        self._pull = jax.jit(lambda flat, bar: jax.vjp(one, flat)[1](bar)[0])
+        self._slope = jax.jit(
+            jax.value_and_grad(lambda flat, sums: potential(flat, condensed(data.basis, sums, elements)), (0, 1))
+        )
 
     def theta(self, flat: np.ndarray) -> np.ndarray:
         """Parameters (..., d) in flat vectors (..., P)."""
@@ -114,6 +118,12 @@ class Exact:
     def potential(self, flat: np.ndarray, found: Statistic) -> float:
         """At a flat vector, from a given statistic."""
         return float(self._potentials[0](flat, found))
+
+    def slope(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """The potential and its gradient from the stars, at a flat vector, on all cores."""
+        sums, pullback = moments_and_pullback(self.data, self.theta(flat))
+        value, (straight, bar) = self._slope(flat, sums)
+        return float(value), np.asarray(straight + self._pull(flat, pullback(bar)))
 
     def potentials(self, draws: np.ndarray) -> np.ndarray:
         """From the stars at flat vectors (S, P): (2, S), with the basis and with the finer one."""

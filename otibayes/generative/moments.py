@@ -16,6 +16,8 @@ from .basis import Basis, cosines, linear_terms
 
 __all__ = ["Moments", "gram", "moments", "projection"]
 
+_CHUNK = 512  # stars at once: their tables stay in the cache
+
 
 class Moments(NamedTuple):
     """Of N stars on a box: `cosines` (2a+1, 2b+1, 2c+1), sums of the products of cosines of all degrees up to twice
@@ -31,18 +33,39 @@ class Moments(NamedTuple):
 
 def moments(box: tuple[Any, Any], degrees: tuple[int, int, int], x: jax.Array, Z: jax.Array, weight: Any) -> Moments:
     """Of inputs x (N, 3) and data Z (N, Z), weighted by `weight` (N,), on the box (low, high); NaN beyond it."""
+    number = len(x)
+    chunk = min(_CHUNK, number)
+    lack = -number % chunk
+
+    def chunks(column: Any) -> Any:  # the last one is filled with copies of a star that weigh nothing
+        padded = jnp.pad(column, ((0, lack), *[(0, 0)] * (column.ndim - 1)), mode="edge")
+        return padded.reshape(-1, chunk, *column.shape[1:])
+
+    weight = jnp.asarray(weight) * jnp.ones(number)
+    every = (chunks(x), chunks(Z), chunks(weight) * (np.arange(number + lack) < number).reshape(-1, chunk))
+    if len(every[0]) == 1:
+        return _chunk(box, degrees, *(column[0] for column in every))
+    shapes = jax.eval_shape(lambda: _chunk(box, degrees, *(column[0] for column in every)))
+
+    def step(total: Moments, one: tuple) -> tuple[Moments, None]:
+        return jax.tree.map(jnp.add, total, _chunk(box, degrees, *one)), None
+
+    return jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), every)[0]
+
+
+def _chunk(box: Any, degrees: tuple[int, int, int], x: Any, Z: Any, weight: Any) -> Moments:
+    # stars last: the products are of contiguous rows
     tables = [cosines(box, x[:, i], i, 2 * degree) for i, degree in enumerate(degrees)]
-    weighted = tables[2] * weight[:, None]
-    few = [table[:, : degree + 1] for table, degree in zip(tables, degrees, strict=True)]
-    Z = jnp.concatenate([linear_terms(x), Z], 1)
-    plane = few[0][:, :, None] * few[1][:, None, :]
-    third = (weighted[:, : degrees[2] + 1, None] * Z[:, None, :]).reshape(len(x), -1)
-    shape = (degrees[0] + 1, degrees[1] + 1, degrees[2] + 1, Z.shape[1])
-    wide = (tables[0][:, :, None] * tables[1][:, None, :]).reshape(len(x), -1)
+    weighted = tables[2] * weight[None]
+    few = [table[: degree + 1] for table, degree in zip(tables, degrees, strict=True)]
+    Z = jnp.concatenate([linear_terms(x), Z], 1).T
+    wide = (tables[0][:, None] * tables[1][None]).reshape(-1, len(x))
+    plane = (few[0][:, None] * few[1][None]).reshape(-1, len(x))
+    third = (weighted[: degrees[2] + 1, None] * Z[None]).reshape(-1, len(x))
     return Moments(
-        (wide.T @ weighted).reshape([2 * degree + 1 for degree in degrees]),
-        (plane.reshape(len(x), -1).T @ third).reshape(shape),
-        Z.T @ (weight[:, None] * Z),
+        (wide @ weighted.T).reshape([2 * degree + 1 for degree in degrees]),
+        (plane @ third.T).reshape(*(degree + 1 for degree in degrees), len(Z)),
+        (Z * weight[None]) @ Z.T,
         jnp.sum(weight),
     )
 

@@ -4,6 +4,7 @@ One program serves all chains: numpyro's own vectorised chains wait for the long
 three times as long; its parallel ones need the user to set a number of devices before JAX starts.
 """
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
@@ -38,43 +39,31 @@ class Settings(NamedTuple):
         return min(max(iterations - self.warmup, 0), self.draws)
 
 
-# The sampler's matrices are small: BLAS threads would spend many times its work in waiting for one another.
-@threadpool_limits.wrap(limits=1, user_api="blas")
-def sample_nuts(
-    potential: Callable[[Any, Any], Any],
-    context: Any,
-    centre: np.ndarray,
-    covariance: np.ndarray,
-    settings: Settings,
-    description: str = "NUTS",
-    checkpoint: Checkpoint = FORGETFUL,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Draws (chain, draw, P) of exp(-potential(flat, context)), and statistics (chain, draw) by their ArviZ names.
+@functools.lru_cache(maxsize=4)  # a pilot and the run after it share them
+def _programs(potential: Callable[[Any, Any], Any], warmup: int, adapt: bool) -> tuple[Callable, Callable]:
+    """begin(context, key, start) -> state, and advance(context, state) -> state, what `_STEPS` iterations made.
 
-    `context` is any pytree. Chains start at draws of the Gaussian of this centre (P,) and covariance (P, P), which is
-    also the first metric. Every few iterations, of adaptation too, go to the `checkpoint` under names that begin with
-    the description, and are taken from there. Interrupted (Ctrl-C) with at least `LEAST_DRAWS` draws of each chain, it
-    returns those; with fewer it raises `KeyboardInterrupt`.
+    Context is that of the potential with the metric.
     """
-    total = settings.warmup + settings.draws
-    blocks = -(-total // _STEPS)
 
     def kernel(context: Any) -> NUTS:
+        given, covariance = context
         return NUTS(
-            potential_fn=lambda flat: potential(flat, context),
-            inverse_mass_matrix=jnp.asarray(covariance),
+            potential_fn=lambda flat: potential(flat, given),
+            inverse_mass_matrix=covariance,
             dense_mass=True,
+            adapt_mass_matrix=adapt,
             target_accept_prob=_TARGET_ACCEPT,
         )
 
     @jax.jit
     def begin(context: Any, key: Any, start: Any) -> Any:
-        return kernel(context).init(key, settings.warmup, start, (), {})
+        return kernel(context).init(key, warmup, start, (), {})
 
     @jax.jit
     def advance(context: Any, state: Any) -> tuple[Any, Any]:
         stepper = kernel(context)
-        stepper.init(state.rng_key, settings.warmup, state.z, (), {})  # what it makes is not used, but it must be made
+        stepper.init(state.rng_key, warmup, state.z, (), {})  # what it makes is not used, but it must be made
 
         def step(state: Any, _: Any) -> tuple[Any, Any]:
             state = stepper.sample(state, (), {})
@@ -90,6 +79,35 @@ def sample_nuts(
             return state, (state.z, statistics)
 
         return jax.lax.scan(step, state, length=_STEPS)
+
+    return begin, advance
+
+
+# The sampler's matrices are small: BLAS threads would spend many times its work in waiting for one another.
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def sample_nuts(
+    potential: Callable[[Any, Any], Any],
+    context: Any,
+    centre: np.ndarray,
+    covariance: np.ndarray,
+    settings: Settings,
+    description: str = "NUTS",
+    checkpoint: Checkpoint = FORGETFUL,
+    adapt: bool = True,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draws (chain, draw, P) of exp(-potential(flat, context)), and statistics (chain, draw) by their ArviZ names.
+
+    `context` is any pytree. Chains start at draws of the Gaussian of this centre (P,) and covariance (P, P), which is
+    also the first metric; without `adapt` it is the only one, and warming up adapts the step. Every few iterations, of
+    adaptation too, go to the `checkpoint` under names that begin with the description, and are taken from there.
+    Interrupted (Ctrl-C) with at least `LEAST_DRAWS` draws of each chain, it returns those; with fewer it raises
+    `KeyboardInterrupt`.
+    """
+    total = settings.warmup + settings.draws
+    blocks = -(-total // _STEPS)
+
+    begin, advance = _programs(potential, settings.warmup, adapt)
+    context = (context, jnp.asarray(covariance))
 
     rng = np.random.default_rng([settings.seed, 0x6E757473])
     starts = centre + rng.standard_normal((settings.chains, centre.size)) @ np.linalg.cholesky(covariance).T

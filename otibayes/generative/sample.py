@@ -123,55 +123,55 @@ class _Probe(Likelihood):
         return 0.0
 
 
-def _calls(run: Callable[[_Probe, Any], Any], data: Data, draws: Any) -> Calls:
-    """What a model calls its likelihood with, over draws: `run(probe, draw)` runs the model once."""
+def _calls(model: Model, data: Data, space: _Space, draws: np.ndarray) -> Calls:
+    """What a model calls its likelihood with, at flat vectors (S, P)."""
     kernels: list[str] = []
 
-    def called(draw: Any) -> Any:
+    def called(flat: Any) -> Any:
         probe = _Probe(data, "none")
-        run(probe, draw)
+        _potential(model, probe, space)(flat)
         if not probe.called:
             raise InputError("the model never calls its likelihood, so that the abundances tell it nothing")
         kernels[:] = probe.kernels
         return jax.tree.map(lambda *values: jnp.stack(values), *probe.called)
 
-    lengths, variance = jax.tree.map(np.asarray, jax.jit(jax.vmap(called))(draws))
+    one = jax.jit(called)
+    several = [one(flat) for flat in draws]
+    lengths, variance = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
     return Calls(tuple(kernels), lengths, variance)
 
 
-def _find_mode(
-    slope: Callable[[Any], Any], start: np.ndarray, covariance: np.ndarray | None = None
-) -> tuple[np.ndarray, Callable[[Any], Any]]:
-    """The maximum of the density in unbounded coordinates, and the gradient of the potential.
+def _find_mode(slope: Callable[[Any], Any], start: np.ndarray, covariance: np.ndarray | None = None) -> np.ndarray:
+    """The maximum of the density in unbounded coordinates.
 
     `slope(flat)` is the potential and its gradient; `covariance`, if there is a guess, whitens the way.
     """
     scale = np.eye(start.size) if covariance is None else np.linalg.cholesky(covariance)
     with tqdm(desc="maximum", unit="gradient", disable=None) as bar:
 
-        def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            bar.update()
-            value, gradient = slope(flat)
-            if not np.isfinite(value):
-                return 1e30, np.zeros_like(flat)
-            return float(value), np.asarray(gradient)
-
         def whitened(z: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = evaluate(start + scale @ z)
-            return value, scale.T @ gradient
+            bar.update()
+            value, gradient = slope(start + scale @ z)
+            if not np.isfinite(value):
+                return 1e30, np.zeros_like(z)
+            return float(value), scale.T @ np.asarray(gradient)
 
         z, gtol = np.zeros(start.size), {"gtol": _MODE_GRADIENT}
         for method in ("BFGS", "L-BFGS-B", "BFGS"):  # the first is quick; a wall of the prior can stop it short
             z = scipy.optimize.minimize(whitened, z, jac=True, method=method, options=gtol).x
             if np.abs(whitened(z)[1]).max() < 10 * _MODE_GRADIENT:
                 break
-    return start + scale @ z, lambda flat: evaluate(flat)[1]
+    return start + scale @ z
 
 
-def _covariance(gradient: Callable[[Any], Any], mode: np.ndarray) -> np.ndarray:
+def _covariance(slope: Callable[[Any], Any], mode: np.ndarray) -> np.ndarray:
     """From the curvature at the mode, in unbounded coordinates."""
     steps = _STEP * np.eye(mode.size)
-    hessian = np.stack([(gradient(mode + step) - gradient(mode - step)) / (2 * _STEP) for step in steps])
+    points = [mode + sign * step for step in steps for sign in (1, -1)]
+    slopes = np.array(
+        [np.asarray(slope(point)[1]) for point in tqdm(points, "curvature", unit="gradient", disable=None)]
+    )
+    hessian = (slopes[::2] - slopes[1::2]) / (2 * _STEP)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     # a direction that the data say nothing of is as wide as its prior, about 2 in unbounded coordinates
     return (vectors / np.maximum(values, 0.25)) @ vectors.T
@@ -208,17 +208,19 @@ def sample_posterior(
     """
     check_surface(kind, surface)
     few = data.some(_FEW, settings.seed) if surface else data
-    keys = jax.random.split(jax.random.key(settings.seed), _PRIOR_DRAWS)
-    calls = _calls(lambda probe, key: handlers.seed(model, key)(probe), few, keys)
-    rng = np.random.default_rng([settings.seed, 0x636F726E])
+    space = _space(model, few)
+    rng = np.random.default_rng([settings.seed, 0x6472617773])
+    start, width = _prior(model, few, space)
+    calls = _calls(model, few, space, rng.multivariate_normal(start, width, _PRIOR_DRAWS))
     wide = rng.permutation(np.array(corners(data.model)))[:_BASIS_THETAS]
     few = _with_bases(checkpoint, "prior", few, calls, wide, basis_size, None)
-    space = _space(model, few)
     potential = _potential(model, Likelihood(few, kind), space)
 
     def maximum() -> tuple[np.ndarray, np.ndarray]:
-        mode, gradient = _find_mode(jax.jit(jax.value_and_grad(potential)), space.start)
-        return mode, _covariance(gradient, mode)
+        dense = jax.jit(jax.value_and_grad(potential))
+        slope = _exact(few, model, space).slope if kind == "hilbert" else dense
+        mode = _find_mode(slope, start, width)
+        return mode, _covariance(slope, mode)
 
     mode, covariance = checkpoint.keep("maximum", maximum, (0, 0))
     about = None
@@ -241,6 +243,33 @@ def sample_posterior(
         data,
         found,
     )
+
+
+def _prior(model: Model, data: Data, space: _Space) -> tuple[np.ndarray, np.ndarray]:
+    """Where hyperparameters are likeliest before any star is seen, the fiducial theta, and the prior's covariance."""
+    slope = jax.jit(jax.value_and_grad(_potential(model, Likelihood(data, "none"), space)))
+    mode = _find_mode(slope, space.start)
+    covariance = _covariance(slope, mode)
+    mode[space.theta] = space.start[space.theta]
+    return mode, covariance
+
+
+def _exact(data: Data, model: Model, space: _Space, map: Map | None = None) -> Exact:
+    def given(data: Data) -> Callable[[Any, Any], Any]:
+        def potential(flat: Any, found: Any) -> Any:
+            return _potential(model, Likelihood(data, source=lambda theta: (found, 0.0)), space)(flat)
+
+        return potential
+
+    return Exact(data, given(data), given(replace(data, basis=data.finer)), space.theta, map)
+
+
+def _metric(draws: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """The draws' (S, P) covariance, drawn to one from a curvature by as much as so few draws cannot tell."""
+    root = np.linalg.cholesky(covariance)
+    number, size = draws.shape
+    seen = np.cov(scipy.linalg.solve_triangular(root, (draws - draws.mean(0)).T, lower=True))
+    return root @ (number * seen + 2 * size * np.eye(size)) @ root.T / (number + 2 * size)
 
 
 def from_stars(data: Data) -> _Source:
@@ -279,51 +308,50 @@ def _on_surface(
     checkpoint: Checkpoint,
     map: Map | None,
 ) -> tuple[Data, _Source, np.ndarray, np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
-    def on_source(data: Data, source: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return _potential(model, Likelihood(data, source=source), space)
-
-    def given(data: Data) -> Callable[[Any, Any], Any]:
-        return lambda flat, found: on_source(data, lambda theta: (found, 0.0))(flat)
-
-    rng = np.random.default_rng([settings.seed, 0x6472617773])
+    rng = np.random.default_rng([settings.seed, 0x666577])
     draws = rng.multivariate_normal(centre, _WIDER**2 * covariance, _PRIOR_DRAWS)
-    calls = _calls(lambda probe, flat: _potential(model, probe, space)(flat), data, draws)
+    calls = _calls(model, data, space, draws)
     thetas = np.asarray(jax.vmap(partial(space.parameters, model=data.model))(draws[:_BASIS_THETAS]))
     data = _with_bases(checkpoint, "maximum", data, calls, thetas, basis_size, map)
-    exact = Exact(data, given(data), given(replace(data, basis=data.finer)), space.theta, map)
+    exact = _exact(data, model, space, map)
 
     def approximate(flat: Any, expanded: response.Surface) -> Any:
-        return on_source(data, partial(from_surface, expanded))(flat)
+        return _potential(model, Likelihood(data, source=partial(from_surface, expanded)), space)(flat)
 
+    slope = jax.jit(jax.value_and_grad(approximate))
     on_surface = jax.jit(approximate)
+    read = jax.jit(lambda lean, theta: from_surface(lean, theta)[0])
 
-    def region(draws: np.ndarray) -> response.Region:
-        theta = exact.theta(draws)
-        return region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
+    def expanded(degree: int) -> response.Surface:
+        theta = exact.theta(rng.multivariate_normal(centre, covariance, 1000))
+        region = region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
+        return expand_statistic(exact, region, degree, settings.seed)
 
-    surface = None
+    if again:  # few stars tell the maximum of all to within their own errors
+        lean = leaned(expanded(_DEGREES[0] - 1))
+        centre = _find_mode(lambda flat: slope(flat, lean), centre, covariance)
+        covariance = _covariance(lambda flat: slope(flat, lean), centre)
+    surface = expanded(_DEGREES[0])
+    lean = leaned(surface)
     if again:
-        slope = jax.jit(jax.value_and_grad(approximate))
-        draws = rng.multivariate_normal(centre, covariance, 1000)
-        lean = leaned(expand_statistic(exact, region(draws), _DEGREES[0] - 1, settings.seed))
-        centre, gradient = _find_mode(lambda flat: slope(flat, lean), centre, covariance)
-        covariance = _covariance(gradient, centre)
-    draws = rng.multivariate_normal(centre, covariance, 1000)
-    surface = expand_statistic(exact, region(draws), _DEGREES[0], settings.seed)
-    pilot = _PILOT._replace(seed=settings.seed)
-    flat, _ = sample_nuts(approximate, leaned(surface), centre, covariance, pilot, "NUTS, pilot", checkpoint)
+        centre = _find_mode(lambda flat: slope(flat, lean), centre, covariance)
+        covariance = _covariance(lambda flat: slope(flat, lean), centre)
+    mode, pilot = centre, _PILOT._replace(seed=settings.seed)
+    flat, _ = sample_nuts(approximate, lean, centre, covariance, pilot, "NUTS, pilot", checkpoint, adapt=False)
     if flat.shape[1] < pilot.draws:
         raise KeyboardInterrupt
-    read = jax.jit(lambda lean, theta: from_surface(lean, theta)[0])
-    draws, mode = flat.reshape(-1, centre.size), centre
+    draws = flat.reshape(-1, centre.size)
     for attempt in range(1, _ATTEMPTS + 1):
-        centre, covariance = draws.mean(0), np.cov(draws.T)
+        metric = _metric(draws, covariance)
         some = rng.choice(draws, _CHECKED, replace=False)
-        surface, held_out = expand_well(exact, region(draws), some, _DEGREES, settings.seed, surface)
+        theta = exact.theta(draws)
+        region = region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
+        surface, held_out = expand_well(exact, region, some, _DEGREES, settings.seed, surface)
         lean = leaned(surface)
         found = partial(read, lean)
         name = f"NUTS, attempt {attempt}" if attempt > 1 else "NUTS"
-        flat, statistics = sample_nuts(approximate, lean, centre, covariance, settings, name, checkpoint)
+        run = (settings, name, checkpoint)
+        flat, statistics = sample_nuts(approximate, lean, draws.mean(0), metric, *run, adapt=False)
         if flat.shape[1] < settings.draws:
             return data, found, mode, flat, statistics, None
         draws = flat.reshape(-1, centre.size)

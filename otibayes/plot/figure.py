@@ -10,11 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-__all__ = ["ELEMENTS", "JOINT", "POSTERIOR", "TRUTH", "axis_label", "bracketed", "ellipses", "new_figure"]
+__all__ = ["DASHES", "ELEMENTS", "JOINT", "POSTERIOR", "TRUTH", "axis_label", "bracketed", "ellipses", "new_figure"]
 
 # Okabe & Ito (2008): told apart by all common kinds of colour vision; also by dashes, for print
 POSTERIOR, JOINT, TRUTH = "#0072B2", "#000000", "#D55E00"
-ELEMENTS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#999999", "#F0E442")
+ELEMENTS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#999999", "#B8A800", "#882255", "#0072B2")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
 
 class _Shown(Figure):

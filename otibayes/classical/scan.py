@@ -1,0 +1,90 @@
+"""The coefficients against one parameter, the others fixed, and where a2 vanishes (PW21, section 6.1 and Figure 6)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..dynamics.potential import MILKY_WAY, MassModel
+from ..nodes import Nodes
+from .bootstrap import resamples
+from .objective import Actions, Coefficients, Settings, coefficients
+
+__all__ = ["Crossing", "Scan", "scan", "zero_crossing"]
+
+
+class Crossing(NamedTuple):
+    """Where a coefficient vanishes: `value`, and its `error` by interpolation of the error bars; NaN where nowhere.
+
+    `bootstrap`, the crossings (B,) of the resamples.
+    """
+
+    value: float
+    error: float
+    bootstrap: np.ndarray
+
+
+class Scan(NamedTuple):
+    """`parameter` by name and its `values` (V,); `series` (V, 1 + B, E, 5), the first of all stars."""
+
+    parameter: str
+    values: np.ndarray
+    series: np.ndarray
+
+    def crossing(self, label: int, coefficient: int = 3) -> Crossing:
+        """Of a label's a2, or of another of c0, a1, b1, a2, b2."""
+        measured = self.series[:, 0, label, coefficient]
+        resampled = self.series[:, 1:, label, coefficient]
+        sd = resampled.std(1, ddof=1)
+        value = zero_crossing(self.values, measured)
+        ends = [zero_crossing(self.values, measured + sign * sd) for sign in (-1, 1)]
+        return Crossing(
+            value,
+            float(abs(ends[1] - ends[0]) / 2),
+            np.array([zero_crossing(self.values, one, near=value) for one in resampled.T]),
+        )
+
+
+def zero_crossing(x: np.ndarray, y: np.ndarray, near: float | None = None) -> float:
+    """Where y (V,) of ascending x (V,), linear between its points, vanishes; NaN where nowhere.
+
+    Of several places that `near` a value, or, without, the one across which y changes most.
+    """
+    here = np.flatnonzero((np.sign(y[:-1]) * np.sign(y[1:]) <= 0) & (y[:-1] != y[1:]))
+    if not len(here):
+        return np.nan
+    places = x[here] - y[here] * (x[here + 1] - x[here]) / (y[here + 1] - y[here])
+    if near is not None and np.isfinite(near):
+        return float(places[np.abs(places - near).argmin()])
+    before, after = np.maximum(here - 2, 0), np.minimum(here + 3, len(x) - 1)
+    return float(places[np.abs(y[after] - y[before]).argmax()])
+
+
+def scan(
+    stars: Any,
+    labels: Any,
+    sigma: Any,
+    theta: Any,
+    values: Any,
+    *,
+    actions: Actions,
+    parameter: str = "m_disk",
+    bootstraps: int = 128,
+    seed: int = 0,
+    settings: Settings = Settings(),  # noqa: B008
+    model: MassModel = MILKY_WAY,
+    nodes: Nodes = Nodes(),  # noqa: B008
+) -> Scan:
+    """Coefficients of E labels and of their resamples at each of `values` of one `parameter`, the rest as in `theta`.
+
+    Values that the mass model does not allow are left out. Arguments as for `fit`.
+    """
+    labels = np.asarray(labels, float)
+    counts = np.concatenate([np.ones((1, len(labels)), int), resamples(len(labels), bootstraps, seed)])
+    values = np.array([v for v in np.asarray(values, float) if model.allowed(theta._replace(**{parameter: v}))])
+
+    def at(value: Any) -> Coefficients:
+        there = theta._replace(**{parameter: float(value)})
+        return coefficients(there, stars, labels, sigma, counts, actions, settings)
+
+    found = nodes.of(f"scan {parameter} {theta}", like=Coefficients(0, 0), description="scan")(at, list(values))
+    return Scan(parameter, values, np.stack([each.series for each in found]))

@@ -1,0 +1,103 @@
+"""Response surfaces of the coefficients, one for each label over a trust region that holds all its optima.
+
+A label that says much has optima close together, another scatters over half of the prior: one region for all would
+be too wide for the first. Each evaluation over the stars serves every label and resample, and every surface whose
+region it lies in.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..nodes import Nodes
+from ..surface import Region, fit, nodes, reader
+from .objective import Coefficients
+
+__all__ = ["LabelSurface", "Pool", "covering", "outermost"]
+
+_MARGIN = 1.2  # of the region beyond its outermost optimum
+_ROOM = 0.15  # in every direction, in `scales`, whatever the scatter
+
+
+class LabelSurface(NamedTuple):
+    """Surface of one label's coefficients in every resample: Chebyshev `terms` (terms, B, ...) over a `region`."""
+
+    region: Region
+    degree: int
+    terms: np.ndarray
+
+    def of_resample(self, b: int, rim: bool = False) -> Callable[[np.ndarray], np.ndarray]:
+        """The coefficients (...) of one resample, a function of theta (d,).
+
+        Outside the region NaN; with `rim`, the value at the nearest point of its ball.
+        """
+        return self._function(self.terms[:, b], rim)
+
+    def at(self, theta: np.ndarray) -> np.ndarray:
+        """The coefficients (B, ...) of every resample at one theta (d,), NaN outside the region."""
+        return self._function(self.terms, False)(theta)
+
+    def _function(self, terms: np.ndarray, rim: bool) -> Callable[[np.ndarray], np.ndarray]:
+        read = reader(self.region, self.degree, terms.reshape(len(terms), -1), rim)
+        return lambda theta: read(theta).reshape(terms.shape[1:])
+
+
+@dataclass
+class Pool:
+    """Evaluations of the coefficients so far: `theta` (n, d), `values` with a leading (n,); `add` makes more."""
+
+    function: Callable[[np.ndarray], Coefficients]
+    nodes: Nodes
+    theta: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    values: Coefficients | None = None
+
+    def add(self, points: np.ndarray) -> Coefficients:
+        """The values at `points` (m, d), which are known from then on."""
+        found = self.nodes(self.function, list(points))
+        new = Coefficients(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
+        if len(points):
+            old = self.values
+            self.theta = points if old is None else np.concatenate([self.theta, points])
+            self.values = new if old is None else Coefficients(*map(np.concatenate, zip(old, new, strict=True)))
+        return new
+
+    def surface(self, which: str, label: int, region: Region, degree: int) -> LabelSurface:
+        """Of one label's "series" or "binned" coefficients, from all that is known in the region."""
+        inside = within(region, self.theta)
+        values = getattr(self.values, which)[inside][:, :, label]
+        return LabelSurface(region, degree, fit(region, degree, self.theta[inside], values))
+
+    def design(self, regions: Sequence[Region], degrees: Sequence[int], oversampling: float, seed: int) -> np.ndarray:
+        """Points (m, d) that, with those known, determine a surface of that degree over each of the regions."""
+        wanted = np.empty((0, len(regions[0].centre))) if regions else self.theta[:0]
+        for region, degree in zip(regions, degrees, strict=True):
+            known = np.concatenate([self.theta.reshape(-1, wanted.shape[1]), wanted])
+            new = nodes(region, degree, oversampling, seed, known[within(region, known)])
+            wanted = np.concatenate([wanted, new])
+        return wanted
+
+
+def _distance(region: Region, theta: np.ndarray) -> np.ndarray:
+    """From the centre, in units of the region's size, of points (n, d)."""
+    return np.linalg.norm((theta - region.centre) @ np.asarray(region.whitening).T, axis=1) / region.size
+
+
+def within(region: Region, theta: np.ndarray) -> np.ndarray:
+    """Which of the points (n, d), all of them allowed and within bounds, are in the region."""
+    return _distance(region, theta) <= 1
+
+
+def outermost(region: Region, theta: np.ndarray) -> float:
+    """Distance of the outermost point, in units of the region's size: above 0.97 it is on its edge."""
+    return float(_distance(region, theta).max())
+
+
+def covering(points: np.ndarray, region: Region, unit: np.ndarray) -> Region:
+    """The ellipsoid that holds `points` (n, d) with a margin, and some room in every direction."""
+    covariance = np.cov((points / unit).T) + _ROOM**2 * np.eye(len(unit))
+    whitening: Any = np.linalg.inv(np.linalg.cholesky(covariance)) / unit
+    centre = points.mean(0)
+    distance = np.linalg.norm((points - centre) @ whitening.T, axis=1)
+    return replace(region, centre=centre, whitening=whitening, size=max(_MARGIN * distance.max(), 3.0))

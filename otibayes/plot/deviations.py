@@ -1,0 +1,162 @@
+"""Deviations against the vertical angle, and their coefficients against the disk's mass (PW21, Figures 5 and 6)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..classical.deviation import Neighbours, deviation
+from ..classical.fourier import design
+from ..classical.objective import Settings
+from ..classical.scan import Scan, scan
+from ..dynamics import phase_space
+from ..errors import InputError
+from ..inference import ClassicalProblem
+from ..nodes import Nodes
+from ..parameters import Parameters
+from .figure import POSTERIOR, TRUTH, bracketed, new_figure
+
+__all__ = ["plot_coefficients", "plot_deviations"]
+
+_BINS = 32
+_GRID = tuple(np.round(np.arange(0.4, 1.81, 0.1), 10).tolist())  # of m_disk, as PW21
+# symbol, term, what it is sensitive to: PW21, section 6.1
+_TERMS = (
+    (1, r"a_1", r"\cos\theta_z", "Sun's vertical velocity"),
+    (2, r"b_1", r"\sin\theta_z", "Sun's height"),
+    (3, r"a_2", r"\cos 2\theta_z", "disk mass"),
+    (4, r"b_2", r"\sin 2\theta_z", "null test: must vanish"),
+)
+
+
+def plot_deviations(
+    problem: ClassicalProblem,
+    element: str,
+    m_disk: Sequence[float] = (0.4, 1.0, 1.6),
+    theta: Any = None,
+    bootstraps: int = 128,
+    seed: int = 0,
+    settings: Settings = Settings(),  # noqa: B008
+) -> Figure:
+    """Deviation of one element against theta_z in mass models of several disk masses (PW21, Figure 5).
+
+    Each panel: means in bins of theta_z, for the eye only; the Fourier series of every bootstrap resample; and the mean
+    cos 2 theta_z term of them all, which is flat in the right model. `problem` from `oti.classical_problem`; the other
+    parameters are those of `theta` (default: fiducial).
+    """
+    place = _place(problem, element)
+    theta = Parameters() if theta is None else theta
+    found = _scan(problem, place, theta, m_disk, bootstraps, seed, settings, None)
+    figure = new_figure(3.0 * len(found.values) + 0.5, 3.2)
+    axes = figure.subplots(1, len(found.values), squeeze=False, sharex=True, sharey=True)[0]
+    angle = np.linspace(0, 2 * np.pi, 181)
+    edges = np.linspace(0, 2 * np.pi, _BINS + 1)
+    height = 0.0
+    for ax, mass, series in zip(axes, found.values, found.series[:, :, 0], strict=True):
+        model = theta._replace(m_disk=float(mass))
+        aa = problem.actions(phase_space(problem.stars, model), model)
+        J = np.stack([np.asarray(aa.J_R), np.asarray(aa.L_z), np.asarray(aa.J_z)], -1)
+        neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
+        delta = deviation(J, problem.labels[:, [place]], None, neighbours)[0, :, 0]
+        theta_z = np.mod(np.asarray(getattr(aa, settings.angle)), 2 * np.pi)
+        index = np.digitize(theta_z, edges) - 1
+        means = np.array([delta[index == i].mean() if (index == i).any() else np.nan for i in range(_BINS)])
+        curves = design(angle) @ series[1:].T
+        ax.plot(angle, 1e3 * curves, color=POSTERIOR, lw=0.4, alpha=0.35, rasterized=True)
+        ax.stairs(1e3 * means, edges, color="black", lw=1.0, baseline=None)
+        ax.plot(angle, 1e3 * series[1:, 3].mean() * np.cos(2 * angle), color=TRUTH, lw=2.2)
+        ax.axhline(0, color="0.6", lw=0.6, zorder=0)
+        ax.set_title(rf"$M_{{\rm disk}}/M^*_{{\rm disk}} = {mass:g}$", fontsize=10)
+        ax.set_xlabel(rf"$\theta_{settings.angle[-1]}$ [rad]")
+        ax.set_xticks(
+            [0, np.pi / 2, np.pi, 1.5 * np.pi, 2 * np.pi], ["0", r"$\pi/2$", r"$\pi$", r"$3\pi/2$", r"$2\pi$"]
+        )
+        ax.tick_params(direction="in", top=True, right=True)
+        height = max(height, np.nanquantile(np.abs(means), 0.9) * 1e3, np.abs(curves).max() * 1e3)
+    axes[0].set(xlim=(0, 2 * np.pi), ylim=(-1.25 * height, 1.25 * height))
+    axes[0].set_ylabel(f"deviation of {bracketed(element)} [mdex]")
+    for kind, style in {
+        "mean in bins": {"color": "black", "lw": 1.0},
+        f"{bootstraps} bootstraps": {"color": POSTERIOR, "lw": 1.2},
+        r"mean $\cos 2\theta_z$ term": {"color": TRUTH, "lw": 2.2},
+    }.items():
+        axes[-1].plot([], [], label=kind, **style)
+    axes[-1].legend(loc="upper right", fontsize=7, framealpha=0.9)
+    return figure
+
+
+def plot_coefficients(
+    problem: ClassicalProblem,
+    element: str,
+    values: Sequence[float] = _GRID,
+    theta: Any = None,
+    bootstraps: int = 128,
+    seed: int = 0,
+    settings: Settings = Settings(),  # noqa: B008
+    nodes: Nodes = Nodes(),  # noqa: B008
+) -> Figure:
+    """Coefficients of one element against m_disk at `values`, with bootstrap errors (PW21, Figure 6).
+
+    Each panel is named for what its coefficient is sensitive to; in that of a2 the crossing of zero and its error, by
+    linear interpolation of the points and of their error bars, are marked and written. b2 is the null test. Arguments
+    otherwise as for `plot_deviations`.
+    """
+    place = _place(problem, element)
+    theta = Parameters() if theta is None else theta
+    found = _scan(problem, place, theta, values, bootstraps, seed, settings, nodes)
+    crossing = found.crossing(0)
+    figure = new_figure(6.8, 5.4)
+    axes = figure.subplots(2, 2, sharex=True)
+    for ax, (i, symbol, term, sensitive) in zip(axes.flat, _TERMS, strict=True):
+        sd = found.series[:, 1:, 0, i].std(1, ddof=1)
+        ax.errorbar(found.values, 1e3 * found.series[:, 0, 0, i], 1e3 * sd, fmt="o", ms=4, color="black", lw=1.0)
+        ax.axhline(0, color="0.6", lw=0.8, zorder=0)
+        ax.set_title(rf"${symbol}$ (${term}$): {sensitive}", fontsize=9)
+        ax.set_ylabel(rf"${symbol}$ [mdex]")
+        ax.tick_params(direction="in", top=True, right=True)
+    if np.isfinite(crossing.value):
+        axes[1, 0].errorbar(
+            crossing.value, 0, xerr=crossing.error, fmt="s", ms=7, color=TRUTH, lw=2, capsize=3, zorder=5,
+            label=f"{crossing.value:.3f} $\\pm$ {crossing.error:.3f}",
+        )  # fmt: skip
+        axes[1, 0].legend(loc="best", fontsize=8)
+    for ax in axes[1]:
+        ax.set_xlabel(r"$M_{\rm disk}/M^*_{\rm disk}$")
+    figure.suptitle(bracketed(element), fontsize=11)
+    return figure
+
+
+def _place(problem: ClassicalProblem, element: str) -> int:
+    if element not in problem.elements:
+        raise InputError(f"element {element} is not in the problem; found: {', '.join(problem.elements)}")
+    return problem.elements.index(element)
+
+
+def _scan(
+    problem: ClassicalProblem,
+    place: int,
+    theta: Any,
+    values: Sequence[float],
+    bootstraps: int,
+    seed: int,
+    settings: Settings,
+    nodes: Nodes | None,
+) -> Scan:
+    if bootstraps < 2:
+        raise InputError(f"errors need at least 2 bootstraps, got {bootstraps}")
+    found = scan(
+        problem.stars,
+        problem.labels[:, [place]],
+        None if problem.sigma is None else problem.sigma[:, [place]],
+        theta,
+        np.sort(np.asarray(values, float)),
+        actions=problem.actions,
+        bootstraps=bootstraps,
+        seed=seed,
+        settings=settings,
+        nodes=Nodes() if nodes is None else nodes,
+    )
+    if not len(found.values):
+        raise InputError("none of these disk masses leaves the halo any mass; lower them")
+    return found
