@@ -20,7 +20,8 @@ from otibayes.generative.likelihood import design
 from otibayes.generative.sample import from_stars
 from otibayes.generative.tails import student_weights
 from otibayes.nulltest import null_test
-from otibayes.schema import constant_data, field_group
+from otibayes.posterior import field_group
+from otibayes.schema import constant_data
 from otibayes.stars.labels import LABELS
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
