@@ -21,6 +21,7 @@ from otibayes.generative import Likelihood, prepare
 from otibayes.generative import sample as sampling
 from otibayes.generative.checkpoint import FORGETFUL
 from otibayes.generative.expansion import expand_statistic, from_surface, leaned, region_about
+from otibayes.parallel import cores
 from otibayes.stars import embedded_stars
 
 ELEMENTS = 8
@@ -91,6 +92,24 @@ def gradients(number):
         f" gradient {plain:.3f} s, on the surface {1e3 * read:.2f} ms; memory {peak:.2f} GiB (+{peak - before:.2f})",
         flush=True,
     )
+    return number, passed, plain, read
+
+
+def figure(rows, file):
+    """Time against the number of stars."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    number, passed, plain, read = np.array(rows).T
+    shown, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.loglog(number, plain, "o-", color="C0", label="value and gradient, from the stars")
+    axes.loglog(number, passed, "s--", color="C0", label="one pass (a node of the surface)")
+    axes.loglog(number, read, "^-", color="C1", label="value and gradient, on the surface")
+    axes.set(xlabel="stars", ylabel="time [s]", title=f"{ELEMENTS} elements, {cores()} cores")
+    axes.legend(frameon=False)
+    shown.savefig(file, dpi=150)
 
 
 def whole(file, repeat):
@@ -115,14 +134,16 @@ def whole(file, repeat):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stars", default="5000,56324,500000")
+    parser.add_argument("--figure", metavar="FILE")
     parser.add_argument("--sample", metavar="FILE")
     parser.add_argument("--repeat", type=int, default=0, metavar="M")
     options = parser.parse_args()
     if options.sample:
         whole(options.sample, options.repeat)
     else:
-        for number in map(int, options.stars.split(",")):
-            gradients(number)
+        rows = [gradients(number) for number in map(int, options.stars.split(","))]
+        if options.figure:
+            figure(rows, options.figure)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from otibayes.generative import Likelihood, prepare
 from otibayes.generative import sample as sampling
 from otibayes.generative.basis import inputs, prior_covariance
 from otibayes.generative.checkpoint import FORGETFUL
-from otibayes.generative.likelihood import design
+from otibayes.generative.statistic import design
 
 
 def by_star(data):

@@ -18,13 +18,8 @@ from otibayes.generative.basis import (
     reduced,
     spectrum,
 )
-from otibayes.generative.likelihood import (
-    LINEAR_WIDTH,
-    dense_log_likelihood,
-    hilbert_log_likelihood,
-    statistic,
-    variance_ratio,
-)
+from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood, variance_ratio
+from otibayes.generative.statistic import LINEAR_WIDTH, statistic
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 AMPLITUDE = jnp.array([0.7, 0.4])

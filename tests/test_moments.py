@@ -13,9 +13,10 @@ from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import passes, prepare
 from otibayes.generative.basis import features, make_basis, reduced
 from otibayes.generative.classes import Classes, classify
-from otibayes.generative.likelihood import condensed, dense_log_likelihood, hilbert_log_likelihood, statistic
+from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
 from otibayes.generative.moments import gram, moments, projection
 from otibayes.generative.passes import moments_and_pullback, moments_at
+from otibayes.generative.statistic import condensed, statistic
 
 LENGTHS, AMPLITUDE = jnp.array([2.0, 2.5, 1.5]), jnp.array([0.7, 0.4])
 CHOLESKY = jnp.linalg.cholesky(jnp.array([[1.0, 0.6], [0.6, 1.2]]))

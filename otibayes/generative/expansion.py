@@ -15,8 +15,8 @@ from ..dynamics import MassModel
 from ..nodes import Nodes
 from ..parallel import Map, threaded
 from .data import Data, from_unbounded, to_unbounded
-from .likelihood import Statistic, condensed
 from .passes import moments_and_pullback, moments_at
+from .statistic import Statistic, condensed
 
 __all__ = [
     "Exact",

@@ -22,6 +22,7 @@ from ..parallel import Map
 from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
 from .data import Calls, Data, corners, from_unbounded
+from .density import variance_ratio
 from .expansion import (
     Exact,
     SurfaceReport,
@@ -33,9 +34,10 @@ from .expansion import (
     region_about,
     report,
 )
-from .likelihood import Likelihood, Statistic, condensed, variance_ratio
+from .likelihood import Likelihood
 from .nuts import Settings, sample_nuts
 from .passes import moments_at
+from .statistic import Statistic, condensed
 
 __all__ = ["Posterior", "check_surface", "from_stars", "sample_posterior"]
 
