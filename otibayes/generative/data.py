@@ -17,7 +17,7 @@ from ..parameters import Parameter
 from .basis import Basis, make_basis, reduced, spectrum
 from .classes import Classes, classify
 from .moments import Moments, gram
-from .passes import all_actions, all_moments, boxed, inputs_at, vector
+from .passes import all_actions, all_moments, inputs_at, vector
 from .tails import student_weights
 
 __all__ = [
@@ -158,17 +158,7 @@ class Data:
 
     def moments(self, theta: Any) -> Moments:
         """Sums over the stars (of each class, where there are several) at theta, with a reverse-mode derivative."""
-        box, degrees = boxed(self.basis)
-        columns = (self.stars, self.delta, self.columns, jnp.asarray(self.weight))
-        every = [
-            all_moments(vector(theta), *(column[rows] for column in columns), box, degrees, self.model)
-            for rows in self.members
-        ]
-        return self.stacked(every)
-
-    def stacked(self, found: Sequence[Moments], numpy: Any = jnp) -> Moments:
-        """Sums of every class in one, by a leading axis where there are several."""
-        return found[0] if self.classes.common else jax.tree.map(lambda *leaves: numpy.stack(leaves), *found)
+        return all_moments(self, theta)
 
 
 def _together(found: Moments) -> Moments:

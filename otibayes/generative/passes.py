@@ -1,7 +1,6 @@
 """Passes over the stars: actions, inputs and sums at one theta, block by block on the cores, or traced."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -40,7 +39,6 @@ def inputs_at(theta: Any, stars: jax.Array, delta: jax.Array, model: MassModel) 
 
 
 _sums = jax.jit(moments, static_argnums=(0, 1))
-_add = partial(jax.tree.map, np.add)
 
 
 def boxed(basis: Basis, degrees: Any = None) -> tuple[tuple, tuple[int, ...]]:
@@ -49,18 +47,31 @@ def boxed(basis: Basis, degrees: Any = None) -> tuple[tuple, tuple[int, ...]]:
     return box, tuple(map(int, basis.degrees.max(0) if degrees is None else degrees))
 
 
-def _blocks_of(data: Any, rows: np.ndarray) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-    """Stars, Delta and columns of data of some stars, in blocks of one shape, each with weights (n,)."""
-    columns = (np.asarray(data.stars), np.asarray(data.delta), np.asarray(data.columns), data.weight)
-    if len(rows) < len(data):
-        columns = tuple(column[rows] for column in columns)
-    size = min(BLOCK, len(rows))
-    for start in range(0, len(rows), size):
-        block = [column[start : start + size] for column in columns]
-        lack = size - len(block[0])
-        if lack:
-            block = [np.pad(c, ((0, lack), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in block]
-        yield block[:3], block[3] * (np.arange(size) < size - lack)
+def _blocks_of(data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Stars (B, n) of each block, their weights (B, n), and the class (B,) that all stars of a block are of.
+
+    One shape for all, so that one compiled program serves: a block is filled with copies that weigh nothing.
+    """
+    size = min(BLOCK, len(data))
+    rows, weights, labels = [], [], []
+    for label, members in enumerate(data.members):
+        for start in range(0, len(members), size):
+            block = members[start : start + size]
+            lack = size - len(block)
+            rows.append(np.pad(block, (0, lack), mode="edge"))
+            weights.append(np.pad(data.weight[block], (0, lack)))
+            labels.append(label)
+    return np.array(rows), np.array(weights), np.array(labels)
+
+
+def _of_classes(data: Any, parts: Iterable[tuple[int, Moments]]) -> Moments:
+    """Sums over the blocks of each class, in their order."""
+    totals: dict[int, Moments] = {}
+    for label, part in parts:
+        totals[label] = jax.tree.map(np.add, totals[label], part) if label in totals else part
+    if data.classes.common:
+        return totals[0]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(totals[label] for label in sorted(totals)))
 
 
 def moments_at(data: Any, theta: Any, degrees: Any = None) -> Moments:
@@ -70,20 +81,24 @@ def moments_at(data: Any, theta: Any, degrees: Any = None) -> Moments:
     Not to be traced: block by block, on one core, in an order that is always the same.
     """
     theta, (box, degrees) = jnp.asarray(theta, float), boxed(data.basis, degrees)
+    stars, delta, Z = (np.asarray(column) for column in (data.stars, data.delta, data.columns))
 
-    def of_class(rows: np.ndarray) -> Moments:
-        parts = (
-            jax.tree.map(np.asarray, _sums(box, degrees, _block(theta, stars, delta, data.model), Z, weight))
-            for (stars, delta, Z), weight in _blocks_of(data, rows)
-        )
-        return functools.reduce(_add, parts)
+    def part(block: tuple) -> tuple[int, Moments]:
+        rows, weight, label = block
+        x = _block(theta, stars[rows], delta[rows], data.model)
+        return int(label), jax.tree.map(np.asarray, _sums(box, degrees, x, Z[rows], weight))
 
-    return data.stacked(list(map(of_class, data.members)), np)
+    return _of_classes(data, map(part, zip(*_blocks_of(data), strict=True)))
 
 
 @partial(jax.jit, static_argnames="model")
 def _block_tangents(theta: Any, stars: Any, delta: Any, model: MassModel) -> Any:
     return _with_tangents(theta, stars, delta, model)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sums_of_actions(box: Any, degrees: Any, J: Any, Z: Any, weight: Any) -> Moments:
+    return moments(box, degrees, inputs(J), Z, weight)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -93,46 +108,33 @@ def _pull(box: Any, degrees: Any, J: Any, tangents: Any, Z: Any, weight: Any, co
     return jnp.einsum("nj,njp->p", slope, tangents)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _sums_of_actions(box: Any, degrees: Any, J: Any, Z: Any, weight: Any) -> Moments:
-    return moments(box, degrees, inputs(J), Z, weight)
-
-
 def moments_and_pullback(data: Any, theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
     """`moments_at`, and the function that takes a cotangent of the sums to one of theta (d,): by hand, on all cores."""
     theta, (box, degrees) = jnp.asarray(theta, float), boxed(data.basis)
+    stars, delta, Z = (np.asarray(column) for column in (data.stars, data.delta, data.columns))
 
-    def forward(block: tuple) -> tuple[Moments, tuple]:
-        (stars, delta, Z), weight = block
-        J, tangents = _block_tangents(theta, stars, delta, data.model)
-        return jax.tree.map(np.asarray, _sums_of_actions(box, degrees, J, Z, weight)), (J, tangents, Z, weight)
+    def forward(block: tuple) -> tuple[int, Moments, tuple]:
+        rows, weight, label = block
+        J, tangents = _block_tangents(theta, stars[rows], delta[rows], data.model)
+        sums = jax.tree.map(np.asarray, _sums_of_actions(box, degrees, J, Z[rows], weight))
+        return int(label), sums, (J, tangents, Z[rows], weight)
 
     with ThreadPoolExecutor(cores()) as pool:
-        every = [list(pool.map(forward, _blocks_of(data, rows))) for rows in data.members]
-    found = data.stacked([functools.reduce(_add, (sums for sums, _ in blocks)) for blocks in every], np)
+        every = list(pool.map(forward, zip(*_blocks_of(data), strict=True)))
 
     def pullback(cotangent: Moments) -> np.ndarray:
-        tasks = []
-        for c, blocks in enumerate(every):
-            part = cotangent if data.classes.common else jax.tree.map(lambda leaf, c=c: leaf[c], cotangent)
-            tasks += [(saved, part) for _, saved in blocks]
-        with ThreadPoolExecutor(cores()) as pool:
-            return np.sum(list(pool.map(lambda task: np.asarray(_pull(box, degrees, *task[0], task[1])), tasks)), 0)
+        def backward(one: tuple[int, Moments, tuple]) -> np.ndarray:
+            label, _, saved = one
+            part = cotangent if data.classes.common else jax.tree.map(lambda leaf: leaf[label], cotangent)
+            return np.asarray(_pull(box, degrees, *saved, part))
 
-    return found, pullback
+        with ThreadPoolExecutor(cores()) as pool:
+            return np.sum(list(pool.map(backward, every)), 0)
+
+    return _of_classes(data, (one[:2] for one in every)), pullback
 
 
 # ---- the same as traced functions, with derivatives
-
-
-def _blocks(*columns: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Columns (N, ...) in blocks (B, n, ...), the last one filled with copies of a star, and weights (B, n)."""
-    number = columns[0].shape[0]
-    size = min(BLOCK, number)
-    padding = -number % size
-    padded = [jnp.pad(c, ((0, padding), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in columns]
-    weight = (np.arange(number + padding) < number).astype(float)
-    return tuple(c.reshape(-1, size, *c.shape[1:]) for c in padded), jnp.asarray(weight.reshape(-1, size))
 
 
 def _with_tangents(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[Any, Any]:
@@ -157,9 +159,12 @@ def all_actions(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: Mas
 
 
 def _actions_forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[jax.Array, tuple]:
-    blocks, _ = _blocks(stars, delta)
+    number = stars.shape[0]
+    size = min(BLOCK, number)
+    every = jnp.pad(stars, ((0, -number % size), (0, 0)), mode="edge"), jnp.pad(delta, (0, -number % size), mode="edge")
+    blocks = tuple(column.reshape(-1, size, *column.shape[1:]) for column in every)
     found = jax.lax.map(lambda block: _with_tangents(theta, block[0], block[1], model), blocks)
-    J, tangents = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: stars.shape[0]], found)
+    J, tangents = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:number], found)
     return J, (tangents, stars, delta)
 
 
@@ -171,41 +176,51 @@ def _actions_backward(model: MassModel, saved: tuple, cotangent: jax.Array) -> t
 all_actions.defvjp(_actions_forward, _actions_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def all_moments(
-    theta: Any, stars: Any, delta: Any, Z: Any, weight: Any, box: Any, degrees: Any, model: MassModel
+def all_moments(data: Any, theta: Any) -> Moments:
+    """Sums over the stars (of each class, where there are several), with a reverse-mode derivative; to be traced."""
+    rows, weight, label = _blocks_of(data)
+    columns = tuple(jnp.asarray(column)[rows] for column in (data.stars, data.delta, data.columns))
+    total = _blocked_moments(vector(theta), columns, weight, label, boxed(data.basis), data.model, len(data.members))
+    return jax.tree.map(lambda leaf: leaf[0], total) if data.classes.common else total
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _blocked_moments(
+    theta: Any, columns: tuple, weight: Any, label: Any, where: Any, model: MassModel, classes: int
 ) -> Moments:
-    """Sums over stars, with a reverse-mode derivative that keeps 15 numbers a star; to be traced."""
-    return _moments_forward(theta, stars, delta, Z, weight, box, degrees, model)[0]
+    return _moments_forward(theta, columns, weight, label, where, model, classes)[0]
 
 
 def _moments_forward(
-    theta: Any, stars: Any, delta: Any, Z: Any, weight: Any, box: Any, degrees: Any, model: MassModel
+    theta: Any, columns: tuple, weight: Any, label: Any, where: Any, model: MassModel, classes: int
 ) -> tuple[Moments, tuple]:
-    columns, real = _blocks(stars, delta, Z, weight)
-    columns, each = columns[:3], columns[3] * real
-
     def step(total: Any, block: Any) -> tuple[Any, Any]:
-        (stars, delta, Z), weight = block
+        (stars, delta, Z), weight, label = block
         J, tangents = _with_tangents(theta, stars, delta, model)
-        return jax.tree.map(jnp.add, total, moments(box, degrees, inputs(J), Z, weight)), (J, tangents)
+        part = moments(where[0], where[1], inputs(J), Z, weight)
+        return jax.tree.map(lambda sums, one: sums.at[label].add(one), total, part), (J, tangents)
 
-    shapes = jax.eval_shape(lambda: moments(box, degrees, jnp.zeros((1, 3)), Z[:1], jnp.ones(1)))
-    total, saved = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), (columns, each))
-    return total, (*saved, columns, each, stars, delta, Z)
+    Z = columns[2]
+    shapes = jax.eval_shape(lambda: moments(where[0], where[1], jnp.zeros((1, 3)), Z[0, :1], jnp.ones(1)))
+    zero = jax.tree.map(lambda s: jnp.zeros((classes, *s.shape)), shapes)
+    total, saved = jax.lax.scan(step, zero, (columns, weight, label))
+    return total, (*saved, columns, weight, label)
 
 
-def _moments_backward(box: Any, degrees: Any, model: MassModel, saved: tuple, cotangent: Moments) -> tuple:
+def _moments_backward(where: Any, model: MassModel, classes: int, saved: tuple, cotangent: Moments) -> tuple:
     # A block's tables of cosines are made again, which is cheaper than to keep those of all stars; of the stars the
     # forward pass keeps 15 numbers each.
-    J, tangents, columns, each, stars, delta, Z = saved
+    J, tangents, columns, weight, label = saved
 
     def step(total: Any, block: Any) -> tuple[Any, None]:
-        J, tangents, Z, weight = block
-        return total + _pull(box, degrees, J, tangents, Z, weight, cotangent), None
+        J, tangents, Z, weight, label = block
+        part = jax.tree.map(lambda leaf: leaf[label], cotangent)
+        return total + _pull(where[0], where[1], J, tangents, Z, weight, part), None
 
-    theta_bar, _ = jax.lax.scan(step, jnp.zeros(tangents.shape[-1]), (J, tangents, columns[2], each))
-    return theta_bar, jnp.zeros_like(stars), jnp.zeros_like(delta), jnp.zeros_like(Z), jnp.zeros(stars.shape[0])
+    blocks = (J, tangents, columns[2], weight, label)
+    theta_bar, _ = jax.lax.scan(step, jnp.zeros(tangents.shape[-1]), blocks)
+    none = np.zeros(np.shape(label), jax.dtypes.float0)
+    return theta_bar, jax.tree.map(jnp.zeros_like, columns), jnp.zeros_like(weight), none
 
 
-all_moments.defvjp(_moments_forward, _moments_backward)
+_blocked_moments.defvjp(_moments_forward, _moments_backward)
