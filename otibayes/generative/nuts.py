@@ -39,7 +39,7 @@ class Settings(NamedTuple):
         return min(max(iterations - self.warmup, 0), self.draws)
 
 
-@functools.lru_cache(maxsize=4)  # a pilot and the run after it share them
+@functools.lru_cache(maxsize=1)  # a pilot and the run after it share them
 def _programs(potential: Callable[[Any, Any], Any], warmup: int, adapt: bool) -> tuple[Callable, Callable]:
     """begin(context, key, start) -> state, and advance(context, state) -> state, what `_STEPS` iterations made.
 

@@ -341,7 +341,8 @@ def _on_surface(
     if again:
         centre = _find_mode(lambda flat: slope(flat, lean), centre, covariance)
         covariance = _covariance(lambda flat: slope(flat, lean), centre)
-    mode, pilot = centre, _PILOT._replace(seed=settings.seed)
+    # of the run's warm-up, so that both share their compiled program
+    mode, pilot = centre, _PILOT._replace(seed=settings.seed, warmup=settings.warmup)
     flat, _ = sample_nuts(approximate, lean, centre, covariance, pilot, "NUTS, pilot", checkpoint, adapt=False)
     if flat.shape[1] < pilot.draws:
         raise KeyboardInterrupt
