@@ -114,8 +114,9 @@ def test_the_papers_recipe_agrees_with_a_plain_count(survey, path):
 def test_the_selection_can_be_read_as_stars_with_its_record(path, tmp_path):
     chosen, flow = select(path, "pw21-low-alpha")
     write_table(chosen, tmp_path / "stars.fits")
-    stars = read_stars(tmp_path / "stars.fits")
+    stars = read_stars(tmp_path / "stars.fits", extra=["LOGG", "TEFF"])
     assert len(stars) == len(chosen) and {"FE_H", "MG_FE"} <= set(stars.errors)
+    assert np.all((stars.extra["LOGG"] > 1.5) & (stars.extra["TEFF"] < 6500))
     assert set(stars.astrometric_errors) == {"distance", "pmra", "pmdec", "radial_velocity"}
     assert any("selected by pw21-low-alpha" in note for note in stars.provenance.notes)
     record = json.loads(chosen.meta[META_KEY])["selection"]

@@ -259,6 +259,22 @@ def test_apogee_dr16_is_told_from_dr17_by_its_columns(tmp_path):
         np.testing.assert_array_equal(chosen["pmdec"], table[f"{gaia}_PMDEC"])
 
 
+def test_gaia_dr3_takes_the_place_of_dr2_in_dr16(tmp_path):
+    rng = np.random.default_rng(1)
+    survey = apogee(rng, 30)
+    survey.write(tmp_path / "allStar.fits")
+    gaia = Table({"source_id": survey["GAIA_SOURCE_ID"][::-1]})
+    for name in ("ra", "dec", "parallax", "parallax_error", "pmra", "pmra_error", "pmdec", "pmdec_error"):
+        gaia[name] = survey[name.upper() if name in ("ra", "dec") else f"GAIA_{name.upper()}"][::-1]
+    gaia["parallax"] += 0.02
+    gaia["ref_epoch"] = 2016.0
+    gaia.write(tmp_path / "gaia.parquet")
+    chosen, flow = select(tmp_path / "allStar.fits", "pw21-low-alpha", gaia=tmp_path / "gaia.parquet")
+    assert flow.survey == "apogee-dr16" and not flow.warnings
+    np.testing.assert_allclose(chosen["parallax"], survey["GAIA_PARALLAX"] + 0.02)
+    assert np.all(chosen["ref_epoch"] == 2016.0)
+
+
 def test_bailer_jones_distances_inside_dr16(tmp_path):
     table = apogee(np.random.default_rng(1), 30)
     table["GAIA_R_EST"], table["GAIA_R_LO"], table["GAIA_R_HI"] = 900.0, 880.0, 930.0
@@ -280,7 +296,7 @@ def test_joined_by_2mass_with_and_without_prefix_and_told_of_what_is_odd(tmp_pat
     other.write(tmp_path / "other.fits")
     chosen, flow = select(tmp_path / "allStar.fits", "pw21-low-alpha", gaia=tmp_path / "other.fits", distance="astronn")
     assert "6 of 40 rows have no match in other.fits (APOGEE_ID=original_ext_source_id)" in flow.warnings
-    assert "other.fits repeats a original_ext_source_id in 1 rows: the first of each is used" in flow.warnings
+    assert "other.fits repeats original_ext_source_id in 1 rows: the first of each is used" in flow.warnings
     matched = np.isin(chosen["APOGEE_ID"], survey["APOGEE_ID"][1:35])
     np.testing.assert_allclose(chosen["distance"][matched], other["weighted_dist"][1:35] / 1000)
     assert np.isnan(chosen["distance"][~matched]).all()
@@ -331,4 +347,4 @@ def test_a_star_there_twice_is_told(tmp_path):
     survey["APOGEE_ID"][3] = survey["APOGEE_ID"][4]
     survey.write(tmp_path / "allStar.fits")
     chosen, flow = select(tmp_path / "allStar.fits", "pw21-low-alpha", {"one-per-star": "off"})
-    assert flow.warnings == ("1 of the rows left are of a APOGEE_ID that is there already",) and len(chosen) == 20
+    assert flow.warnings == ("1 of the rows left repeat the APOGEE_ID of another",) and len(chosen) == 20

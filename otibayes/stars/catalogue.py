@@ -155,8 +155,9 @@ def _strange(values: Mapping[str, np.ndarray], table: Table, keep: np.ndarray) -
         "have |radial_velocity| > 1000 km/s; are theirs in km/s?": np.sum(np.abs(values["radial_velocity"]) > 1000),
         "move across the sky at > 1000 km/s; are proper motions in mas/yr, distances right?": np.sum(across > 1000),
     }
-    for name in _IDENTIFIERS & set(table.colnames):
+    for name in sorted(_IDENTIFIERS & set(table.colnames)):
         known = np.ma.compressed(np.ma.asarray(table[name])[keep])
+        known = known[known > 0] if known.dtype.kind in "iuf" else known[np.char.str_len(known.astype(str)) > 0]
         odd[f"repeat the {name} of another; is a star there twice?"] = known.size - np.unique(known).size
     notes = [f"{count} rows {what}" for what, count in odd.items() if count]
     if "ref_epoch" in table.colnames:

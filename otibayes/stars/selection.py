@@ -111,9 +111,10 @@ def select(
 ) -> tuple[Table, CutFlow]:
     """Read a survey's catalogue and keep the stars of a recipe, under the names that `read_stars` knows.
 
-    Only the columns needed are read. `gaia` names another table (Gaia's, a value-added catalogue), whose astrometry
-    takes the place of the survey's and which may hold distances; it is joined where column `on` ("OURS" or
-    "OURS=THEIRS") agrees, by default the survey's own identifiers (a source id, APOGEE_ID or 2MASS id, sobject_id).
+    Only the columns needed are read; those that a range was asked of (TEFF, LOGG, SNR) are kept. `gaia` names another
+    table (Gaia's, a value-added catalogue), whose astrometry takes the place of the survey's and which may hold
+    distances; it is joined where column `on` ("OURS" or "OURS=THEIRS") agrees, by default the survey's own identifiers
+    (a source id, APOGEE_ID or 2MASS id, sobject_id).
     `distance` is one of `distance_makers()`: with it the table has `distance` and `distance_error` [kpc], which
     `read_stars` takes in place of 1 / parallax. `override` as in `recipe`. The cut flow is stored in the table's
     metadata. Raises `InputError` for an unknown recipe, survey, distance or column.
@@ -125,17 +126,15 @@ def select(
     plain: dict[str, Any] = {
         "columns": {}, "id": "source_id", "joins": [], "names": [], "elements": "{X}", "errors": "{X}_ERR"
     }  # fmt: skip
-    tried = {name: known[name] for name in surveys} or {"any table": plain}
-    lacking = {}
-    for name, survey in tried.items():
-        catalogue = Catalogue(path, Path(gaia) if gaia else None, on, survey)
-        lacking[name] = [
-            survey["columns"].get(n, n) for n in [*survey["columns"], *sorted(needed)] if catalogue.find(n) is None
-        ]
-        if not lacking[name]:
-            break
-    else:
-        absent = min(lacking.values(), key=len)
+    other = Path(gaia) if gaia else None
+    tried = {name: Catalogue(path, other, on, known[name]) for name in surveys}
+    tried = tried or {"any table": Catalogue(path, other, on, plain)}
+    lacking = {name: catalogue.lacking(needed) for name, catalogue in tried.items()}
+    # A joined table may have what another release lacks: the survey is the one whose own names the file has.
+    name = min(tried, key=lambda name: (len(lacking[name]), -tried[name].own()))
+    catalogue = tried[name]
+    if lacking[name]:
+        absent = lacking[name]
         near = similar_names(absent[0], catalogue.names[0].values())
         raise InputError(
             f"{path}: recipe {recipe_name} needs the columns of {' or '.join(tried)}; absent: {', '.join(absent)};"
@@ -183,10 +182,13 @@ def _apply(
             raise InputError(f"cut {cut} ({arguments['kind']}) cannot use {given}: {error}") from None
     keep, steps, warnings = _flow(len(table), passed)
     if identifier is not None and (repeated := int(keep.sum()) - np.unique(identifier[keep]).size):
-        warnings.append(f"{repeated} of the rows left are of a {survey['id']} that is there already")
+        warnings.append(f"{repeated} of the rows left repeat the {survey['id']} of another")
     flow = CutFlow(name, survey_name, len(table), steps, (*catalogue.notes, *warnings))
 
-    chosen = Table({n: table[n] for n in [*standard, survey["id"], "ref_epoch"] if n in table.colnames})
+    # What stars were cut by (temperatures, gravities, ...) may be what abundances depend on, too.
+    ranged = [cut["column"] for cut in cuts.values() if cut["kind"] == "between"]
+    kept = dict.fromkeys([*standard, survey["id"], "ref_epoch", *ranged])
+    chosen = Table({name: table[name] for name in kept if name in table.colnames})
     if distance:
         for column, array in distance.values(table).items():
             chosen[column] = array

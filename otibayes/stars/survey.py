@@ -2,7 +2,7 @@
 
 import importlib.resources
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,15 @@ class Catalogue:
         if len(self.paths) == 2 and name in ours and name in self.names[1] and "velocity" not in name:
             return 1, self.names[1][name]
         return next(((i, names[theirs]) for i, names in enumerate(self.names) if theirs in names), None)
+
+    def lacking(self, needed: Iterable[str]) -> list[str]:
+        """Which of the survey's columns and those needed there are not, as the survey calls them."""
+        ours = self.survey["columns"]
+        return [ours.get(name, name) for name in [*ours, *sorted(needed)] if self.find(name) is None]
+
+    def own(self) -> int:
+        """How many of the survey's columns are in its own file."""
+        return sum(theirs.lower() in self.names[0] for theirs in self.survey["columns"].values())
 
     def _keys(self) -> tuple[str, str]:
         """The columns of either file that identify a star."""
@@ -92,7 +101,7 @@ class Catalogue:
         if lacking := int(np.sum(~matched)):
             self.notes.append(f"{lacking} of {a.size} rows have no match in {name} ({keys.name}={others.name})")
         if repeated := b.size - np.unique(b).size:
-            self.notes.append(f"{name} repeats a {others.name} in {repeated} rows: the first of each is used")
+            self.notes.append(f"{name} repeats {others.name} in {repeated} rows: the first of each is used")
         return rows, matched
 
 
