@@ -46,7 +46,8 @@ def all_star(rng: np.random.Generator) -> Table:
         table[f"GAIAEDR3_{name.upper()}_ERROR"] = stars[f"{name}_error"]
     for name in ("FE_H", "MG_FE"):
         table[name], table[f"{name}_ERR"] = stars[name], stars[f"{name}_ERR"]
-    table["M_H"], table["ALPHA_M"] = stars["FE_H"], stars["MG_FE"]
+    for name, like in (("M_H", "FE_H"), ("ALPHA_M", "MG_FE")):
+        table[name], table[f"{name}_ERR"] = stars[like], stars[f"{like}_ERR"]
     table["TEFF"], table["LOGG"] = rng.normal(4700, 300, len(table)), rng.normal(2.4, 0.5, len(table))
     table["SNR"] = rng.lognormal(4.7, 0.6, len(table))
     for name in FLAGS:

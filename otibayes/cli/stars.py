@@ -142,10 +142,12 @@ def make_selection(
     if figure is not None:
         from ..plot import plot_selection
 
-        used = recipe_called(recipe, override)[1]
-        polygons = {name: "off" for name, cut in used.items() if cut["kind"] == "in_polygon"}
+        used, original = recipe_called(recipe, override)[1], recipe_called(recipe)[1]
+        polygons = {name for name, cut in used.items() if cut["kind"] == "in_polygon"}
+        others = {name: change for name, change in override.items() if name not in polygons}
+        others |= dict.fromkeys(polygons & set(original), "off")
         with tempfile.TemporaryDirectory() as folder:
-            write_table(select(catalogue, recipe, {**override, **polygons}, **joined)[0], Path(folder) / "parent.fits")
+            write_table(select(catalogue, recipe, others, **joined)[0], Path(folder) / "parent.fits")
             parent = read_stars(Path(folder) / "parent.fits")
         plot_selection(stars, used, parent).savefig(figure, dpi=150)
         click.echo(f"written: {figure}")
