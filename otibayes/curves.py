@@ -10,7 +10,7 @@ import xarray as xr
 from .constants import PC, R0
 from .dynamics import MassModel
 from .dynamics.potential import circular_velocity_squared, density, forces
-from .inference import mass_model_of
+from .modelfile import mass_model_of
 
 __all__ = ["curves", "profiles"]
 

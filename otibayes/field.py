@@ -12,7 +12,7 @@ from .dynamics import MassModel, PhaseSpace, action_angle, galactocentric
 from .errors import InputError
 from .generative.basis import Basis, inputs
 from .generative.likelihood import design
-from .inference import mass_model_of
+from .modelfile import mass_model_of
 
 __all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]
 

@@ -13,7 +13,7 @@ from .field import basis_of, extra_of
 from .generative.basis import inputs, linear_terms
 from .generative.field import Call, Sums, posterior_coefficients
 from .generative.likelihood import LINEAR_WIDTH, design
-from .inference import mass_model_of
+from .modelfile import mass_model_of
 from .parallel import threaded
 
 __all__ = ["COEFFICIENTS", "null_test"]

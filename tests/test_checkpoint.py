@@ -31,20 +31,20 @@ def command(stars, output, *options):
 
 
 def finished(process):
-    said = process.communicate(timeout=600)[0].decode()
+    said = process.communicate(timeout=3600)[0].decode()
     assert process.returncode == 0, said
     return said
 
 
 def signalled(process, number, folder, block):
     """Send a signal as soon as the checkpoint has this block, and say what came of it."""
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 3600
     while not any(folder.glob(block)):
         assert process.poll() is None, process.communicate()[0].decode()
         assert time.monotonic() < deadline, list(folder.glob("*"))
         time.sleep(0.005)
     process.send_signal(number)
-    return process.communicate(timeout=600)[0].decode()
+    return process.communicate(timeout=3600)[0].decode()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from otibayes.generative.likelihood import design
 from otibayes.generative.sample import from_stars
 from otibayes.generative.tails import student_weights
 from otibayes.nulltest import null_test
-from otibayes.schema import constant_data, field_group
+from otibayes.posterior import field_group
+from otibayes.schema import constant_data
 from otibayes.stars.labels import LABELS
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
@@ -93,7 +94,9 @@ def field_of(stars, draws=12):
     degrees = tuple(int(d) for d in data.finer.degrees.max(0))
     data = data.resolving(calls, [moments_at(data, truth, degrees=degrees)])
     many = lambda x: np.broadcast_to(np.asarray(x), (draws, *np.shape(x)))  # noqa: E731
-    call = Call(many([3.0, 3.0, 3.0]), many([0.5] * 2), many(0.9 * np.linalg.cholesky([[1, -0.5], [-0.5, 1]])))
+    scatter = np.array([np.hypot(LABELS[e].scatter, LABELS[e].error) for e in elements]) / data.scale
+    correlation = np.linalg.cholesky([[1, -0.5], [-0.5, 1]])
+    call = Call(many([3.0, 3.0, 3.0]), many([0.5] * 2), many(scatter[:, None] * correlation))
     return data, field_draws(data, from_stars(data), many(truth), "expsquared", call, seed=0)
 
 

@@ -80,7 +80,7 @@ def test_editable_install_finds_models(tmp_path):
 BASE = {"constants", "errors", "nodes", "parallel", "parameters"}
 BELOW_RESULTS = BASE | {"stars", "dynamics", "surface"}
 ALL = BELOW_RESULTS | {"classical", "generative", "models"}
-RESULTS = {"schema", "origins", "inference", "results"}
+RESULTS = {"schema", "posterior", "origins", "modelfile", "inference", "results"}
 SHOWN = {"compare", "curves", "field", "nulltest", "tables"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
@@ -92,7 +92,9 @@ MAY_IMPORT = {
     "models": BELOW_RESULTS | {"generative"},
     "schema": ALL,
     "origins": BELOW_RESULTS,
-    "inference": ALL | {"schema", "origins"},
+    "posterior": ALL | {"schema"},
+    "modelfile": ALL | {"origins"},
+    "inference": ALL | RESULTS - {"results"},
     "results": BASE | {"schema"},
     "curves": ALL | RESULTS,
     "field": ALL | RESULTS,
@@ -106,8 +108,8 @@ MAY_IMPORT = {
 # library: the units of otibayes that may import it; dynamics.reference is gala's door, and gala speaks in units
 CONFINED = {
     "matplotlib": {"plot"},
-    "arviz": {"schema", "compare", "plot", "cli"},
-    "xarray": {"schema", "inference", "results", "compare", "curves", "field", "nulltest", "tables", "plot", "cli"},
+    "arviz": {"posterior", "compare", "plot", "cli"},
+    "xarray": (RESULTS - {"origins"}) | SHOWN | {"plot", "cli"},
     "astropy": {"constants", "stars", "dynamics", "cli"},
     "click": {"cli"},
 }

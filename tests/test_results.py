@@ -13,6 +13,7 @@ from otibayes import inference, schema
 from otibayes.classical.objective import Settings
 from otibayes.dynamics import MILKY_WAY
 from otibayes.errors import InputError
+from otibayes.modelfile import load_model
 from otibayes.origins import identity
 from otibayes.parameters import TABLE
 
@@ -322,5 +323,5 @@ def model(likelihood):
 )
 def test_a_model_that_cannot_be_used(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as error:
-        inference.load_model(write_model(tmp_path, "mine", text))
+        load_model(write_model(tmp_path, "mine", text))
     assert "\n" not in str(error.value)

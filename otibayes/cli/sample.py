@@ -78,12 +78,12 @@ def sample(
 
     Example: otibayes sample stars.fits --elements MG_FE,FE_H --seed 0 --output posterior.nc
     """
-    from .. import inference, results
+    from .. import inference, modelfile, results
 
     options["delta"] = number_or_name(delta)
     settings = inference.sample_settings(**options)
     check_output(output)
-    read = read_catalogue(stars, columns, zero_point, elements, inference.extra_columns(options["model"]))
+    read = read_catalogue(stars, columns, zero_point, elements, modelfile.extra_columns(options["model"]))
     names = element_names(elements)
     if resume and output.exists():
         wanted = inference.sample_origins(read, names, seed, options["model"], settings)

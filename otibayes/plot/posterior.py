@@ -12,7 +12,7 @@ from ..constants import R0, V_CIRC
 from ..curves import curves, profiles
 from ..dynamics import MassModel
 from ..field import field_at, vertical_plane
-from ..inference import mass_model_of
+from ..modelfile import mass_model_of
 from ..nulltest import null_test
 from .figure import POSTERIOR, TRUTH, bracketed, new_figure
 
