@@ -6,7 +6,7 @@ STAMP := .venv/.up-to-date
 # externally managed Pythons alike.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 
-.PHONY: help env demo demo-seeds test test-slow lint format lock clean
+.PHONY: help env demo demo-seeds posterior-recovery test test-slow lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## Print the targets
@@ -16,6 +16,9 @@ env: $(STAMP)  ## Set up .venv: the locked packages, and otibayes itself, editab
 
 demo: env  ## Embedded stars with known truth -> both paths -> table, figures, results
 	.venv/bin/otibayes demo
+
+posterior-recovery: env  ## Five catalogues of 20,000 stars: the truth's distance from the posterior; resumes
+	$(PYTHON) examples/posterior_recovery.py
 
 demo-seeds: env  ## The demo over 20 seeds: every miss of the 95% intervals
 	$(PYTHON) examples/demo_seeds.py

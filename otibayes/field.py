@@ -11,7 +11,7 @@ from .constants import R0, V_CIRC
 from .dynamics import MassModel, PhaseSpace, action_angle, galactocentric
 from .errors import InputError
 from .generative.basis import Basis, inputs
-from .generative.likelihood import design
+from .generative.statistic import design
 from .modelfile import mass_model_of
 
 __all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]

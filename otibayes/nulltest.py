@@ -12,7 +12,7 @@ from .dynamics import MassModel, action_angle, galactocentric
 from .field import basis_of, extra_of
 from .generative.basis import inputs, linear_terms
 from .generative.field import Call, Sums, posterior_coefficients
-from .generative.likelihood import LINEAR_WIDTH, design
+from .generative.statistic import LINEAR_WIDTH, design
 from .modelfile import mass_model_of
 from .parallel import threaded
 

@@ -12,8 +12,9 @@ from otibayes.dynamics import MILKY_WAY
 from otibayes.errors import InputError
 from otibayes.generative import Likelihood, prepare
 from otibayes.generative import sample as sampling
-from otibayes.generative.data import Calls, moments_at
-from otibayes.generative.likelihood import condensed
+from otibayes.generative.data import Calls
+from otibayes.generative.passes import moments_at
+from otibayes.generative.statistic import condensed
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from otibayes.dynamics import MILKY_WAY
 from otibayes.errors import InputError
 from otibayes.generative import Data, prepare
 from otibayes.generative.basis import make_basis, prior_covariance
-from otibayes.generative.data import Calls, moments_at
+from otibayes.generative.data import Calls
 from otibayes.generative.field import Call, Sums, field_draws, posterior_coefficients, predict, prior_draws
-from otibayes.generative.likelihood import design
+from otibayes.generative.passes import moments_at
 from otibayes.generative.sample import from_stars
+from otibayes.generative.statistic import design
 from otibayes.generative.tails import student_weights
 from otibayes.nulltest import null_test
 from otibayes.posterior import field_group

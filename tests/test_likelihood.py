@@ -18,13 +18,8 @@ from otibayes.generative.basis import (
     reduced,
     spectrum,
 )
-from otibayes.generative.likelihood import (
-    LINEAR_WIDTH,
-    dense_log_likelihood,
-    hilbert_log_likelihood,
-    statistic,
-    variance_ratio,
-)
+from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood, variance_ratio
+from otibayes.generative.statistic import LINEAR_WIDTH, statistic
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 AMPLITUDE = jnp.array([0.7, 0.4])
@@ -123,7 +118,7 @@ def test_reducing_the_basis_changes_the_density_by_about_what_was_dropped():
     variances = [variance_ratio(a, CHOLESKY).max() * spectrum(basis, "expsquared", lengths) for lengths, a in calls]
     whole = statistic(basis, x, Y)
     for dropped in (1e-2, 1e-4):
-        few = reduced(basis, np.asarray(phi.T @ phi), np.max(variances, 0), dropped)
+        few = reduced(basis, np.asarray(phi.T @ phi), np.max(variances, 0), dropped, np.ones(2))
         assert few.vectors.shape[1] < 0.8 * len(basis.degrees)
         part = statistic(few, x, Y)
         for lengths, amplitude in calls:

@@ -15,7 +15,8 @@ from otibayes.dynamics import MILKY_WAY, halo_mass
 from otibayes.dynamics.potential import circular_velocity_squared
 from otibayes.generative import Likelihood, prepare
 from otibayes.generative.basis import make_basis
-from otibayes.generative.likelihood import dense_log_likelihood, hilbert_log_likelihood, statistic
+from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
+from otibayes.generative.statistic import statistic
 
 NAMES = list(MILKY_WAY.Parameters._fields)
 

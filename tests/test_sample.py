@@ -129,6 +129,43 @@ def test_nuts_on_tinygp_gives_the_same_posterior(data, on_surface):
         assert 0.8 < one.std() / two.std() < 1.25, name
 
 
+@pytest.mark.slow
+def test_1500_stars_reweighted_by_tinygp():
+    """The dense likelihood at 200 draws: importance weights that can be trusted, and means within 0.1 sigma."""
+    stars = oti.embedded_stars()[:1500]
+    data = prepare(stars, list(stars.abundances), MILKY_WAY)
+    found = sample_posterior(data, joint_abundances, settings=NutsSettings(4, 100, 250, seed=5))
+    chosen = np.random.default_rng(1).choice(1000, 200, replace=False)
+    draws = {name: x.reshape(-1, *x.shape[2:])[chosen] for name, x in found.draws.items()}
+    change = log_posterior(Likelihood(data, "dense"), draws) - found.statistics["lp"].ravel()[chosen]
+    log_weights, khat = array_stats.psislw(change - change.mean())
+    weights = np.exp(log_weights)
+    assert khat < 0.7
+    for name in NAMES:
+        x = draws[name]
+        moved = (weights @ x / weights.sum() - x.mean()) / x.std()
+        noise = np.sqrt(np.sum((weights / weights.sum() - 1 / 200) ** 2))  # of 200 draws reweighted
+        assert abs(moved) < 0.1 + noise, name
+
+
+@pytest.mark.slow
+def test_5000_stars_with_and_without_the_surface():
+    """Means and widths within what is asked (0.1 sigma and 10%) and the runs' own noise."""
+    embedded = oti.embedded_stars()
+    rng = np.random.default_rng(0)
+    stars = embedded[np.r_[np.arange(len(embedded)), rng.choice(len(embedded), 5000 - len(embedded), replace=False)]]
+    data = prepare(stars, list(stars.abundances), MILKY_WAY)
+    with_, without = (
+        sample_posterior(data, joint_abundances, surface=surface, settings=NutsSettings(4, 100, draws, seed=6))
+        for surface, draws in ((True, 500), (False, 150))
+    )
+    for name in NAMES:
+        one, two = with_.draws[name], without.draws[name]
+        noise = np.sqrt(sum(1 / array_stats.ess(x) for x in (one, two)))
+        assert abs(one.mean() - two.mean()) / one.std() < 0.1 + 2 * noise, name
+        assert abs(np.log(one.std() / two.std())) < 0.1 + 2 * noise, name
+
+
 def test_a_model_that_does_not_use_its_likelihood_is_refused(data):
     with pytest.raises(InputError, match="never calls its likelihood"):
         sample_posterior(data, lambda likelihood: sample_parameters(MILKY_WAY))

@@ -42,7 +42,9 @@ def classify(observed: np.ndarray, variance: np.ndarray | None, number: int) -> 
     if variance is None:
         label = np.searchsorted(used, member)
         return np.where(member < 0, -1, label), Classes(kept[used], np.zeros((len(used), observed.shape[1])))
-    label, rows, means = np.full(len(observed), -1), [], []
+    label = np.full(len(observed), -1)
+    rows: list[np.ndarray] = []
+    means: list[np.ndarray] = []
     for k in used:
         stars = np.flatnonzero(member == k)
         for group in _alike(variance[stars][:, kept[k]], number):

@@ -14,8 +14,9 @@ from .. import surface as response
 from ..dynamics import MassModel
 from ..nodes import Nodes
 from ..parallel import Map, threaded
-from .data import Data, from_unbounded, moments_and_pullback, moments_at, to_unbounded
-from .likelihood import Statistic, condensed
+from .data import Data, from_unbounded, to_unbounded
+from .passes import moments_and_pullback, moments_at
+from .statistic import Statistic, condensed
 
 __all__ = [
     "Exact",
@@ -125,16 +126,16 @@ class Exact:
         value, (straight, bar) = self._slope(flat, sums)
         return float(value), np.asarray(straight + self._pull(flat, pullback(bar)))
 
-    def potentials(self, draws: np.ndarray) -> np.ndarray:
-        """From the stars at flat vectors (S, P): (2, S), with the basis and with the finer one."""
+    def potentials(self, draws: np.ndarray, both: bool = True) -> np.ndarray:
+        """From the stars at flat vectors (S, P): with the basis, and with `both` with the finer one too, (2, S)."""
         sums = self.map(self._pass, list(self.theta(draws)))
+        ways = list(zip(self._potentials, self._statistics, strict=True))[: 1 + both]
 
-        def both(one: tuple[np.ndarray, Any]) -> list[float]:
+        def each(one: tuple[np.ndarray, Any]) -> list[float]:
             flat, found = one
-            pairs = zip(self._potentials, self._statistics, strict=True)
-            return [float(potential(flat, condense(found))) for potential, condense in pairs]
+            return [float(potential(flat, condense(found))) for potential, condense in ways]
 
-        return np.array(threaded("check", "draw")(both, zip(draws, sums, strict=True))).T
+        return np.array(threaded("check", "draw")(each, zip(draws, sums, strict=True))).T
 
     def with_theta(self, flat: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The flat vector with its theta replaced."""
@@ -187,9 +188,9 @@ def expand_well(
     `draws` (S, P), flat vectors from an earlier run, say what hyperparameters the statistic will be used with, and
     where: its errors matter more to a short length scale. The spread of the error over them decides.
     """
-    true, _ = exact.potentials(draws)
+    (true,) = exact.potentials(draws, both=False)
     read = jax.jit(from_surface)
-    surface = reuse
+    surface: Any = reuse
     for degree in degrees:
         surface = expand_statistic(exact, region, degree, seed, surface)
         lean = leaned(surface)

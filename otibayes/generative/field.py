@@ -17,8 +17,10 @@ from numpyro import handlers
 
 from ..parallel import threaded
 from .basis import Basis, linear_terms, prior_covariance, size
-from .data import Data, inputs_at
-from .likelihood import Likelihood, Statistic, design
+from .data import Data
+from .likelihood import Likelihood
+from .passes import inputs_at
+from .statistic import Statistic, design
 
 __all__ = [
     "Call",

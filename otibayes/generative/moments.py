@@ -31,7 +31,7 @@ class Moments(NamedTuple):
     count: Any
 
 
-def moments(box: tuple[Any, Any], degrees: tuple[int, int, int], x: jax.Array, Z: jax.Array, weight: Any) -> Moments:
+def moments(box: tuple[Any, Any], degrees: tuple[int, ...], x: jax.Array, Z: jax.Array, weight: Any) -> Moments:
     """Of inputs x (N, 3) and data Z (N, Z), weighted by `weight` (N,), on the box (low, high); NaN beyond it."""
     number = len(x)
     chunk = min(_CHUNK, number)
@@ -53,7 +53,7 @@ def moments(box: tuple[Any, Any], degrees: tuple[int, int, int], x: jax.Array, Z
     return jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), every)[0]
 
 
-def _chunk(box: Any, degrees: tuple[int, int, int], x: Any, Z: Any, weight: Any) -> Moments:
+def _chunk(box: Any, degrees: tuple[int, ...], x: Any, Z: Any, weight: Any) -> Moments:
     # stars last: the products are of contiguous rows
     tables = [cosines(box, x[:, i], i, 2 * degree) for i, degree in enumerate(degrees)]
     weighted = tables[2] * weight[None]

@@ -21,7 +21,8 @@ from ..errors import InputError
 from ..parallel import Map
 from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
-from .data import Calls, Data, corners, from_unbounded, moments_at
+from .data import Calls, Data, corners, from_unbounded
+from .density import variance_ratio
 from .expansion import (
     Exact,
     SurfaceReport,
@@ -33,8 +34,10 @@ from .expansion import (
     region_about,
     report,
 )
-from .likelihood import Likelihood, Statistic, condensed, variance_ratio
+from .likelihood import Likelihood
 from .nuts import Settings, sample_nuts
+from .passes import moments_at
+from .statistic import Statistic, condensed
 
 __all__ = ["Posterior", "check_surface", "from_stars", "sample_posterior"]
 
@@ -42,7 +45,8 @@ _SIGMAS = 6.0  # radius of the surface's region
 _DEGREES = (4, 5, 6)
 _PRIOR_DRAWS = 200  # of the model's hyperparameters, for which the first basis is made
 _BASIS_THETAS = 8  # at which stars show which combinations of the basis matter
-_FEW = 4000  # stars by which the maximum is first found
+_FEW = 4000  # stars by which the maximum is first found, ...
+_FEW_COSINES = 256  # ... with so many cosines
 _WIDER = 1.5  # than the curvature at the maximum says, hyperparameters may be
 _ATTEMPTS = 3  # at placing the region
 _CHECKED = 32  # draws of the run before, at which the surface's degree is chosen
@@ -213,7 +217,8 @@ def sample_posterior(
     start, width = _prior(model, few, space)
     calls = _calls(model, few, space, rng.multivariate_normal(start, width, _PRIOR_DRAWS))
     wide = rng.permutation(np.array(corners(data.model)))[:_BASIS_THETAS]
-    few = _with_bases(checkpoint, "prior", few, calls, wide, basis_size, None)
+    size = _FEW_COSINES if surface and basis_size is None else basis_size
+    few = _with_bases(checkpoint, "prior", few, calls, wide, size, None)
     potential = _potential(model, Likelihood(few, kind), space)
 
     def maximum() -> tuple[np.ndarray, np.ndarray]:

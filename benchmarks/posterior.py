@@ -1,0 +1,150 @@
+"""What a gradient of the posterior costs, from the stars and on the surface, and what a whole posterior costs.
+
+Run from the checkout: python benchmarks/posterior.py [--stars 5000,56324,500000], or with --sample FILE, e.g. one that
+`otibayes mock --stars 56324` made, for a posterior from the file to the result, stage by stage; --repeat M makes M
+stars of those in the file, by moving copies a little.
+"""
+
+import argparse
+import resource
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+from otibayes.models import joint_abundances
+from threadpoolctl import threadpool_limits
+
+import otibayes as oti
+from otibayes.dynamics import MILKY_WAY
+from otibayes.generative import Likelihood, prepare
+from otibayes.generative import sample as sampling
+from otibayes.generative.checkpoint import FORGETFUL
+from otibayes.generative.expansion import expand_statistic, from_surface, leaned, region_about
+from otibayes.parallel import cores
+from otibayes.stars import embedded_stars
+
+ELEMENTS = 8
+
+
+def copies(stars, number, seed=0):
+    """So many stars: copies moved by 1% in distance, motion and abundance."""
+    rng = np.random.default_rng(seed)
+    chosen = stars[rng.integers(len(stars), size=number)] if number > len(stars) else stars[:number]
+
+    def moved(values):
+        return np.asarray(values) * (1 + 0.01 * rng.normal(size=number))
+
+    names = ("distance", "pmra", "pmdec", "radial_velocity")
+    abundances = {e: values + 0.01 * rng.normal(size=number) for e, values in chosen.abundances.items()}
+    return replace(chosen, **{name: moved(getattr(chosen, name)) for name in names}, abundances=abundances)
+
+
+def eight_elements(stars, seed=1):
+    """Mixtures of the two that the embedded stars have, and scatter."""
+    rng = np.random.default_rng(seed)
+    two = np.stack(list(stars.abundances.values()), 1)
+    values = two @ rng.normal(size=(2, ELEMENTS)) + 0.05 * rng.normal(size=(len(stars), ELEMENTS))
+    return replace(stars, abundances={f"E{i}_FE": values[:, i] for i in range(ELEMENTS)}, errors={})
+
+
+def memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def clock(function, repeats):
+    function()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - start) / repeats
+
+
+def gradients(number):
+    """Time of a gradient from the stars and on a surface of them, about the fiducial theta."""
+    stars = eight_elements(copies(embedded_stars(), number))
+    data = prepare(stars, list(stars.abundances), MILKY_WAY)
+    space = sampling._space(joint_abundances, data)
+    start, width = sampling._prior(joint_abundances, data, space)
+    rng = np.random.default_rng(0)
+    calls = sampling._calls(joint_abundances, data, space, rng.multivariate_normal(start, width, 200))
+    theta = np.array(MILKY_WAY.Parameters())
+    data = sampling._with_bases(FORGETFUL, "", data, calls, theta[None], None, None)
+    exact = sampling._exact(data, joint_abundances, space)
+    size = (len(data.basis.degrees), data.basis.vectors.shape[1])
+
+    before = memory()
+    passed = clock(lambda: exact.statistics([theta]), 3)
+    plain = clock(lambda: exact.slope(start), 3)
+    peak = memory()
+    region = region_about(theta, np.diag([0.1, 0.03, 10.0, 0.5]) ** 2 * 4000 / number, 6.0, MILKY_WAY)
+    lean = leaned(expand_statistic(exact, region, 4, 0))
+
+    def approximate(flat, surface):
+        likelihood = Likelihood(data, source=lambda theta: from_surface(surface, theta))
+        return sampling._potential(joint_abundances, likelihood, space)(flat)
+
+    slope = jax.jit(jax.value_and_grad(approximate))
+    with threadpool_limits(1):
+        read = clock(lambda: jax.block_until_ready(slope(start, lean)), 200)
+    print(
+        f"{number:8d} stars x {ELEMENTS}, {size[0]} cosines, {size[1]} combinations: pass {passed:.3f} s, value and"
+        f" gradient {plain:.3f} s, on the surface {1e3 * read:.2f} ms; memory {peak:.2f} GiB (+{peak - before:.2f})",
+        flush=True,
+    )
+    return number, passed, plain, read
+
+
+def figure(rows, file):
+    """Time against the number of stars."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    number, passed, plain, read = np.array(rows).T
+    shown, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.loglog(number, plain, "o-", color="C0", label="value and gradient, from the stars")
+    axes.loglog(number, passed, "s--", color="C0", label="one pass (a node of the surface)")
+    axes.loglog(number, read, "^-", color="C1", label="value and gradient, on the surface")
+    axes.set(xlabel="stars", ylabel="time [s]", title=f"{ELEMENTS} elements, {cores()} cores")
+    axes.legend(frameon=False)
+    shown.savefig(file, dpi=150)
+
+
+def whole(file, repeat):
+    """A posterior, from the file to the result."""
+    start = time.perf_counter()
+    stars = oti.read_stars(file)
+    if repeat:
+        stars = copies(stars, repeat)
+    print(f"{len(stars)} stars x {len(stars.abundances)}: read in {time.perf_counter() - start:.1f} s")
+    tree = oti.sample(stars, seed=0)
+    total = time.perf_counter() - start
+    statistics, surface = tree["sample_stats"], tree["surface"].attrs
+    print(f"total {total:.1f} s, peak memory {memory():.2f} GiB")
+    print({name: round(float(value), 4) for name, value in surface.items() if np.isscalar(value)})
+    for name in ("m_disk", "h_z", "z_sun", "vz_sun"):
+        values = tree["posterior"][name]
+        print(f"{name:8s} {float(values.mean()):9.4f} +- {float(values.std()):.4f}")
+    print({name: tree.attrs[name] for name in ("max_r_hat", "min_ess_bulk", "min_ess_tail", "divergences")})
+    print(f"tree depth {float(statistics['tree_depth'].mean()):.2f}, steps {float(statistics['n_steps'].mean()):.1f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stars", default="5000,56324,500000")
+    parser.add_argument("--figure", metavar="FILE")
+    parser.add_argument("--sample", metavar="FILE")
+    parser.add_argument("--repeat", type=int, default=0, metavar="M")
+    options = parser.parse_args()
+    if options.sample:
+        whole(options.sample, options.repeat)
+    else:
+        rows = [gradients(number) for number in map(int, options.stars.split(","))]
+        if options.figure:
+            figure(rows, options.figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""ln p(abundances | actions): the Gaussian-process mean integrated out, elements joined by a full residual covariance.
+
+X_n ~ Normal(f(J_n), Sigma + errors_n), f = linear terms + Gaussian process. Coefficients of the process are
+matrix-normal, kernel spectrum x A with A = diag(amplitude^2); those of the linear terms are spherical in units of
+Sigma, and wide. Where all stars weigh alike, the generalised eigenvectors of (A, Sigma) turn the E elements into E
+independent regressions of unit noise on one Gram matrix, and one eigendecomposition serves all of them. Where
+abundances are missing or errors differ, each class of stars has its Gram matrix, and the elements stay together.
+`dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) compute the same density.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tinygp import GaussianProcess, kernels
+
+from .basis import Basis, even_kernel, linear_terms, prior_covariance
+from .classes import Classes
+from .statistic import LINEAR_WIDTH, Statistic
+
+__all__ = ["dense_log_likelihood", "hilbert_log_likelihood", "variance_ratio"]
+
+
+def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
+    """U (E, E) and d (E,): W = scatter_cholesky^-T U makes W^T Sigma W = 1 and W^T A W = diag(d)."""
+    untied = amplitude * (1 + 1e-7 * jnp.arange(amplitude.shape[0]))  # equal eigenvalues have no gradient
+    half = jax.scipy.linalg.solve_triangular(scatter_cholesky, jnp.diag(untied), lower=True)
+    left, singular, _ = jnp.linalg.svd(half)
+    return left, singular**2
+
+
+def variance_ratio(amplitude: Any, scatter_cholesky: Any) -> Any:
+    """Variances (E,) of the field in units of the noise's, along their joint principal axes."""
+    return _rotation(amplitude, scatter_cholesky)[1]
+
+
+def hilbert_log_likelihood(
+    data: Statistic,
+    basis: Basis,
+    kernel: str,
+    lengths: Any,
+    amplitude: Any,
+    scatter_cholesky: Any,
+    classes: Classes | None = None,
+) -> Any:
+    """ln p(Y | x) with the coefficients integrated out (Solin & Sarkka 2020, section 3.3), from the `Statistic`.
+
+    lengths (3,) in units of the inputs; amplitude (E,) and Cholesky factor of Sigma (E, E) in units of Y. `classes`
+    tells what the stars of each class lack, and their errors beyond Sigma; None where all weigh alike.
+    """
+    left, d = _rotation(amplitude, scatter_cholesky)
+    covariance = prior_covariance(basis, kernel, lengths)
+    if classes is None or classes.common:
+        return _alike(data, covariance, left, d, scatter_cholesky)
+    return _by_class(data, covariance, left, d, scatter_cholesky, classes, basis.ranks)
+
+
+# ---- all stars alike
+
+
+def _alike(data: Statistic, covariance: Any, left: Any, d: Any, scatter_cholesky: Any) -> Any:
+    rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
+    linear = len(data.factor) - len(covariance)
+    b = data.projection @ rotation
+    # linear terms are as wide whatever the hyperparameters: they are integrated out by the factor's first rows
+    straight = 0.5 * jnp.sum(b[:linear] ** 2) - jnp.sum(jnp.log(jnp.diagonal(data.factor)[:linear])) * len(d)
+    square = jnp.sum((data.square @ rotation) * rotation)
+    log_noise = jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
+    normalisation = data.count * (0.5 * len(d) * jnp.log(2 * jnp.pi) + log_noise)
+    wiggly = _regressions(covariance, data.factor[linear:, linear:], b[linear:], d)
+    return straight + wiggly - 0.5 * square - normalisation
+
+
+@jax.custom_vjp
+def _regressions(covariance: jax.Array, factor: jax.Array, b: jax.Array, d: jax.Array) -> jax.Array:
+    """Sum over e of (p^T C p - ln det(1 + d P G)) / 2, with C = (1/(d P) + G)^-1: E regressions on one Gram matrix.
+
+    P (K, K) prior covariance; G = factor factor^T - 1; p = factor b, b (K, E); d (E,) prior variances.
+    """
+    return _regressions_forward(covariance, factor, b, d)[0]
+
+
+def _regressions_forward(covariance: jax.Array, factor: jax.Array, b: jax.Array, d: jax.Array) -> tuple:
+    root = jnp.linalg.cholesky(covariance)
+    seen = factor.T @ root
+    values, vectors = jnp.linalg.eigh(seen.T @ seen - root.T @ root, symmetrize_input=False)
+    values = jnp.maximum(values, 0.0)
+    axes = root @ vectors  # C = axes diag(weight) axes^T for every element
+    q = axes.T @ (factor @ b)
+    shrunk = 1 + values[:, None] * d[None, :]
+    value = 0.5 * jnp.sum(q**2 * d[None, :] / shrunk - jnp.log(shrunk))
+    return value, (factor, b, d, values, axes, q, shrunk)
+
+
+def _regressions_backward(saved: tuple, cotangent: jax.Array) -> tuple:
+    # By hand: the derivatives of a Cholesky factor and of eigenvectors cost several times as much, and the latter are
+    # singular where eigenvalues meet, though the density is not.
+    factor, b, d, values, axes, q, shrunk = saved
+    weight = d[None, :] / shrunk
+    mean = axes @ (weight * q)
+    gram = factor @ factor.T - jnp.eye(len(factor))
+    rest = factor @ b - gram @ mean
+    seen = gram @ axes
+    d_bar = 0.5 * jnp.sum(q**2 / shrunk**2 - values[:, None] / shrunk, 0)
+    gram_bar = -0.5 * ((axes * jnp.sum(weight, 1)[None, :]) @ axes.T + mean @ mean.T)
+    P_bar = (rest * d[None, :]) @ rest.T - jnp.sum(d) * gram + (seen * (weight @ d)[None, :]) @ seen.T
+    factor_bar = jnp.tril(2 * gram_bar @ factor + mean @ b.T)
+    return tuple(cotangent * bar for bar in (0.5 * P_bar, factor_bar, factor.T @ mean, d_bar))
+
+
+_regressions.defvjp(_regressions_forward, _regressions_backward)
+
+
+# ---- stars that lack elements, or differ in errors
+
+
+def _by_class(
+    data: Statistic, covariance: Any, left: Any, d: Any, scatter_cholesky: Any, classes: Classes, ranks: Any
+) -> Any:
+    elements, size = len(d), data.factor.shape[-1]
+    linear = size - len(covariance)
+    seen = jnp.asarray(classes.observed, float)
+    both = seen[:, :, None] * seen[:, None, :]
+    Sigma = scatter_cholesky @ scatter_cholesky.T
+    noise = both * (Sigma[None] + classes.variance[:, :, None] * jnp.eye(elements)[None])
+    # an element that is missing has a noise of its own, of unit variance, which no abundance ever meets
+    noise_factor = jnp.linalg.cholesky(noise + (1 - seen)[:, :, None] * jnp.eye(elements)[None])
+    precision = both * jax.vmap(lambda L: jax.scipy.linalg.cho_solve((L, True), jnp.eye(elements)))(noise_factor)
+    back = scatter_cholesky @ left  # abundances from rotated ones
+    rotated = jnp.einsum("ie,cij,jf->cef", back, precision, back)
+
+    root = jax.scipy.linalg.block_diag(jnp.eye(linear), jnp.linalg.cholesky(covariance))
+    scale = jnp.where(jnp.arange(size)[:, None] < linear, 1.0, jnp.sqrt(d)[None, :])
+    G = jax.vmap(lambda F: root.T @ (F @ F.T - jnp.eye(size)) @ root)(data.factor)
+    p = jnp.einsum("ckl,cle,cef,fg->kg", data.factor, data.projection, precision, back)
+    posterior = jnp.einsum("ckl,cef->kelf", G, rotated) * scale[:, :, None, None] * scale[None, None]
+    # most of the combinations are for the axis along which the field is strongest
+    needed = np.arange(size)[:, None] < linear + (size if ranks is None else np.asarray(ranks))
+    needed = np.flatnonzero(np.broadcast_to(needed, (size, elements)))
+    posterior = posterior.reshape(size * elements, -1)[needed[:, None], needed[None]] + jnp.eye(len(needed))
+    explained = _explained(posterior, ((root.T @ p) * scale).reshape(-1)[needed])
+    log_noise = jnp.sum(jnp.log(jnp.diagonal(noise_factor, axis1=1, axis2=2)), 1)
+    normalisation = jnp.sum(data.count * (0.5 * jnp.sum(seen, 1) * jnp.log(2 * jnp.pi) + log_noise))
+    return explained - 0.5 * jnp.sum(precision * data.square) - normalisation
+
+
+@jax.custom_vjp
+def _explained(precision: jax.Array, b: jax.Array) -> jax.Array:
+    """(b^T P^-1 b - ln det P) / 2 for a positive definite P; NaN where it is not."""
+    return _explained_forward(precision, b)[0]
+
+
+def _explained_forward(precision: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple]:
+    factor = jnp.linalg.cholesky(precision)
+    solution = jax.scipy.linalg.cho_solve((factor, True), b)
+    return 0.5 * b @ solution - jnp.sum(jnp.log(jnp.diagonal(factor))), (factor, solution)
+
+
+def _explained_backward(saved: tuple, cotangent: jax.Array) -> tuple:
+    # the adjoint of the density itself costs one inverse; that of its Cholesky factor several times as much
+    factor, solution = saved
+    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(solution.size))
+    return -0.5 * cotangent * (inverse + solution[:, None] * solution[None, :]), cotangent * solution
+
+
+_explained.defvjp(_explained_forward, _explained_backward)
+
+
+# ---- the plain Gaussian process
+
+
+def dense_log_likelihood(
+    x: jax.Array,
+    Y: jax.Array,
+    kernel: str,
+    lengths: Any,
+    amplitude: Any,
+    scatter_cholesky: Any,
+    linear: Any = None,
+    variance: np.ndarray | None = None,
+) -> Any:
+    """The same density by tinygp over the stars: one process for each rotated element, N^3, for N <= 2,000.
+
+    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, L) further columns; the rest as `hilbert_log_likelihood`. With
+    `variance` (N, E), each star's own errors squared, infinite where an abundance is missing, one process over all
+    abundances, (N E)^3.
+    """
+    even = even_kernel(kernel, lengths)
+    points = x if linear is None else jnp.concatenate([x, linear], 1)
+
+    def straight(a: Any, b: Any) -> Any:
+        terms = [jnp.concatenate([linear_terms(point[:3]), point[3:]]) for point in (a, b)]
+        return LINEAR_WIDTH**2 * jnp.dot(*terms)
+
+    if variance is not None:
+        Sigma = scatter_cholesky @ scatter_cholesky.T
+        star, element = np.nonzero(np.isfinite(variance))
+
+        def covariance(a: Any, b: Any) -> Any:
+            (x, n, e), (y, m, f) = a, b
+            field = jnp.where(e == f, amplitude[e] ** 2, 0.0) * even(x[:3], y[:3])
+            return field + (straight(x, y) + jnp.where(n == m, 1.0, 0.0)) * Sigma[e, f]
+
+        every: Any = (points[star], jnp.asarray(star), jnp.asarray(element))
+        own = jnp.asarray(variance[star, element])
+        return GaussianProcess(kernels.Custom(covariance), every, diag=own).log_probability(Y[star, element])
+
+    left, d = _rotation(amplitude, scatter_cholesky)
+    rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
+
+    def process(d: Any, y: Any) -> Any:
+        covariance = kernels.Custom(lambda a, b: d * even(a[:3], b[:3]) + straight(a, b))
+        return GaussianProcess(covariance, points, diag=jnp.ones(x.shape[0])).log_probability(y)
+
+    unit_noise = jax.vmap(process, in_axes=(0, 1))(d, Y @ rotation)
+    return jnp.sum(unit_noise) - Y.shape[0] * jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
