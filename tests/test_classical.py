@@ -1,12 +1,11 @@
 """The classical objective and fit: on a toy Galaxy whose actions are known in closed form, and on galpy's orbits."""
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import pytest
 from galpy_sample import sample, staeckel, to_sun
+from toy_galaxy import TRUTH, ToyStars, toy, toy_frequency, toy_sample
 
-from otibayes.classical.bootstrap import fit, resamples
+from otibayes.classical.bootstrap import _plain, _Problem, fit, resamples
 from otibayes.classical.chi2 import fit_label
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
@@ -15,6 +14,7 @@ from otibayes.classical.minimum import nelder_mead, scales
 from otibayes.classical.objective import Coefficients, Settings, coefficients, objective, plain_coefficients
 from otibayes.classical.scan import scan, zero_crossing
 from otibayes.classical.trust import Pool
+from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.frame import galactocentric
 from otibayes.errors import InputError
 from otibayes.nodes import Nodes
@@ -23,42 +23,7 @@ from otibayes.surface import Region
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using C implementation")  # galpy says how it integrates
 
-TRUTH = Parameters(m_disk=0.93, h_z=0.31, z_sun=12.0, vz_sun=8.3)
 START = np.array([1.1, 0.28, 20.8, 7.78])
-
-
-class ToyActions(NamedTuple):
-    J_R: Any
-    L_z: Any
-    J_z: Any
-    theta_R: Any
-    theta_z: Any
-
-
-class ToyStars(NamedTuple):
-    heliocentric: np.ndarray
-
-
-def toy_frequency(theta):
-    return 70 * np.sqrt(theta.m_disk) * (0.28 / theta.h_z) ** 0.4
-
-
-def toy(w, theta):
-    """A separable Galaxy: the vertical motion is harmonic at every radius."""
-    nu = toy_frequency(theta)
-    R, z, vR, vT, vz = (np.asarray(a) for a in (w.R, w.z, w.vR, w.vT, w.vz))
-    return ToyActions(vR**2 / 80, R * vT, (vz**2 / nu + nu * z**2) / 2, np.arctan2(vR, 1.0), np.arctan2(nu * z, vz))
-
-
-def toy_sample(number, seed, noise=0.1):
-    """Stars in steady state in the toy Galaxy of TRUTH, two labels that follow J_z and the other actions."""
-    rng = np.random.default_rng(seed)
-    nu, J_z, theta_z = toy_frequency(TRUTH), rng.exponential(8, number), rng.uniform(0, 2 * np.pi, number)
-    z, vz = np.sqrt(2 * J_z / nu) * np.sin(theta_z), np.sqrt(2 * J_z * nu) * np.cos(theta_z)
-    R, vR, vT = rng.uniform(7, 9, number), rng.normal(0, 30, number), rng.normal(225, 4, number)
-    stars = ToyStars(to_sun(R, rng.uniform(-0.1, 0.1, number), z, vR, vT, vz, TRUTH))
-    trend = np.stack([-0.1 * J_z / 8, 0.05 * np.log1p(J_z) + 1e-4 * R * vT], -1)
-    return stars, trend + noise * rng.normal(size=(number, 2))
 
 
 def test_toy_stars_are_where_they_should_be():
@@ -303,6 +268,21 @@ def test_fit_meets_its_contract(toy_fit):
     # outside its region a surface refuses
     far = toy_fit.optimum[0] + [0, 0, 500.0, 0]
     assert np.isnan(toy_fit.surfaces[0].at(far)).all()
+
+
+@pytest.mark.slow
+def test_plain_nelder_mead_from_the_same_start_agrees():
+    """On galpy's orbits: within 0.1 sd along the row space of the Jacobian, that is, but for the valley."""
+    truth = Parameters(m_disk=1.1, h_z=0.3, z_sun=15.0, vz_sun=8.5)
+    stars = sample(1500, truth, seed=5)
+    fast = fit(stars, stars.labels, actions=staeckel, bootstraps=24)
+    problem = _Problem(stars, stars.labels, None, np.ones((1, 1500), int), staeckel, Settings(), MILKY_WAY)
+    for e in range(stars.labels.shape[1]):
+        plain = _plain(problem, 1e-3 * stars.labels.var(0) / 1500, (e, 0, START))
+        unit = scales(TABLE)
+        across = fast.valley.jacobian[e] @ ((plain.theta - fast.optimum[e]) / unit)
+        scatter = (fast.replicates[e] - fast.optimum[e]) / unit @ fast.valley.jacobian[e].T
+        assert plain.converged and np.abs(across / scatter.std(0)).max() < 0.1
 
 
 @pytest.mark.parametrize(
