@@ -23,10 +23,10 @@ from gala.units import galactic
 from scipy.spatial import cKDTree
 
 from otibayes import constants as const
-from otibayes.classical.bootstrap import resamples
 from otibayes.classical.deviation import deviation, nearest
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.objective import coefficients
+from otibayes.classical.problem import resamples
 from otibayes.dynamics.actions import action_angle
 from otibayes.dynamics.frame import phase_space
 from otibayes.dynamics.reference import galpy_potential

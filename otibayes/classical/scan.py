@@ -8,8 +8,8 @@ from .. import constants
 from ..dynamics.potential import MILKY_WAY, MassModel
 from ..errors import InputError
 from ..nodes import Nodes
-from .bootstrap import resamples
 from .objective import Actions, Coefficients, Settings, coefficients
+from .problem import resamples
 
 __all__ = ["Crossing", "Scan", "scan", "zero_crossing"]
 
