@@ -6,11 +6,11 @@ STAMP := .venv/.up-to-date
 # externally managed Pythons alike.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 
-.PHONY: help env demo demo-seeds posterior-recovery test test-slow lint format lock clean
+.PHONY: help env demo demo-seeds classical-recovery posterior-recovery test test-slow lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## Print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP)  ## Set up .venv: the locked packages, and otibayes itself, editable
 
@@ -22,6 +22,9 @@ posterior-recovery: env  ## Five catalogues of 20,000 stars: the truth's distanc
 
 demo-seeds: env  ## The demo over 20 seeds: every miss of the 95% intervals
 	$(PYTHON) examples/demo_seeds.py
+
+classical-recovery: env  ## The disk's mass by a2's zero crossing, over 100 catalogues of known truth; resumable
+	$(PYTHON) examples/classical_recovery.py
 
 test: env  ## The tests, but for the slow ones
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow"

@@ -2,9 +2,10 @@
 
     python examples/make_embedded_stars.py
 
-The truth differs from the fiducial model in all four parameters. The columns of the torus, from which the labels
-were made, are left out, and numbers keep no more digits than matter: positions to 1e-6 deg, distances to one part in
-1e5, velocities to 10 m/s, abundances to 1e-4 dex.
+The file that is shipped was made with the random numbers of an earlier `mock`: running this gives other stars of the
+same truth and kind. The truth differs from the fiducial model in all four parameters. The columns of the torus, from
+which the labels were made, are left out, and numbers keep no more digits than matter: positions to 1e-6 deg, distances
+to one part in 1e5, velocities to 10 m/s, abundances to 1e-4 dex.
 """
 
 from pathlib import Path

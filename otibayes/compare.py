@@ -175,9 +175,17 @@ def _about_classical(classical: "xr.DataTree") -> list[str]:
     if "surface" in classical.children:
         s = classical["surface"].attrs
         lines.append(
-            f"surface (classical): coefficients off by {s['worst']:.2g} bootstrap sd at worst; {s['nodes']} passes over"
-            f" the stars; {s['edge']} optima on its edge"
+            f"surface (classical): coefficients off by {s['worst']:.2g} bootstrap sd at the worst of the optima checked"
+            f" ({s['surface_worst']:.2g} before polishing); {s['nodes']} passes over the stars;"
+            f" {s['edge']} elements with an optimum on the edge"
         )
+    if "chi2" in classical.children:
+        c = classical["chi2"].dataset
+        values = ", ".join(
+            f"{e} {v:.1f} (p {p:.2f})"
+            for e, v, p in zip(c.element.values, c.value.values, c.p_bootstrap.values, strict=True)
+        )
+        lines.append(f"chi^2 in bins of J_z (ours, without the valley): {values}; {c.attrs['dof']} degrees of freedom")
     return lines
 
 

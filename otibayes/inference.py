@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _NUTS = NutsSettings()
+_PER_BIN = 100  # stars: with fewer, a bin of J_z may be empty in some mass model
 _CHECKABLE = 50  # draws: with fewer the tail of the surface's importance weights cannot be fitted
 
 
@@ -98,9 +99,9 @@ def fit_classical(
     `delta`, number, (N,) [kpc], "local" or "orbit", held at its value in the fiducial `model`. `surface=False` goes
     over the stars at every step of every optimisation; `polish` corrects every optimum by the plain coefficients (None:
     where the surface's own check asks for it). `bins` of J_z, with equally many stars in the fiducial model, are those
-    of chi^2, an objective of ours beside the paper's (0: none); `settings` varies the statistic. `store`, a folder,
-    keeps every finished pass over the stars, so that a killed run goes on where it stopped; `client`, a
-    `distributed.Client`, does them on a cluster.
+    of chi^2, an objective of ours beside the paper's (0, or fewer than 100 stars in each: none); `settings` varies the
+    statistic. `store`, a folder, keeps every finished pass over the stars, so that a killed run goes on where it
+    stopped; `client`, a `distributed.Client`, does them on a cluster.
 
     Groups: `posterior` (chain = 1, draw = bootstrap, element), `sample_stats`, `optimum` on all stars, `valley`,
     `chi2`, `joint` (absent with too few bootstraps), `surface`, `constant_data`. Raises `InputError` for input that
@@ -112,7 +113,7 @@ def fit_classical(
     asked = {"method": method, "delta": chosen["delta"]}
     passes = digest(json.dumps(origins(stars, elements, seed, asked, model), sort_keys=True))
     problem = classical_problem(stars, elements, method, delta, model)
-    if bins:
+    if bins and len(problem.stars) >= _PER_BIN * bins:
         fiducial = model.Parameters()
         J_z = np.asarray(problem.actions(phase_space(problem.stars, fiducial), fiducial).J_z)
         edges = np.quantile(J_z, np.arange(1, bins) / bins)

@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from .classical.bootstrap import ClassicalFit, SurfaceReport
+from .classical.bootstrap import ClassicalFit
 from .classical.chi2 import USED, Chi2Fit
 from .classical.joint import joint_gls, joint_product
+from .classical.surfaces import SurfaceReport
 from .dynamics import MassModel, derived_quantities
 from .errors import InputError
 from .stars import Stars
@@ -152,6 +153,7 @@ def _surface_report(report: SurfaceReport, coords: Mapping[str, Any]) -> xr.Data
             "long_name": "errors of the response surface, in bootstrap sd of each coefficient",
             "worst": report.worst,
             "surface_worst": report.surface_worst,
+            "beyond": report.beyond,
             "chi2_worst": float(np.abs(report.chi2_error).max(initial=0.0)),
             "edge": report.edge,
             "nodes": report.nodes,

@@ -150,6 +150,10 @@ BAD_TABLES = {
     "all parallaxes negative": (changed(parallax=-1.0), {}, "none of its 40 rows .* 40 with parallax <= 0"),
     "parallax in arcsec": (changed(parallax=0.001), {}, "median parallax is 0.001 .* looks like arcsec"),
     "distance in pc": (changed(distance=800.0), {}, "median distance is 800 kpc: it looks like pc"),
+    "parallax in microarcsec": (changed(parallax=800.0), {}, "median parallax is 800 mas: it looks like microarcsec"),
+    "distance in Mpc": (changed(distance=8e-4), {}, "median distance is 0.0008 kpc: it looks like Mpc"),
+    "proper motion in arcsec": (changed(pmra=0.004, pmdec=0.003), {}, "proper motion is .* looks like arcsec/yr"),
+    "proper motion in microarcsec": (changed(pmra=8e3), {}, "proper motion is .* looks like microarcsec/yr"),
     "velocity in m/s": (changed(radial_velocity=2.5e4), {}, r"2.5e\+04 km/s: it looks like m/s"),
     "declination outside": (changed(dec=120.0), {}, "ra or dec lie outside the sphere"),
     "wrong unit": (changed(pmra=np.ones(N) * u.km), {}, "column pmra: its unit 'km' cannot be converted to mas / yr"),
@@ -202,17 +206,28 @@ def test_errors_of_with_elements(tmp_path):
 def test_odd_rows_are_told(tmp_path):
     table = good_table()
     table["ra"][1], table["dec"][1] = table["ra"][0], table["dec"][0]
-    table["parallax"][2], table["radial_velocity"][3] = 500.0, 3e5
+    table["parallax"][2], table["radial_velocity"][3], table["pmra"][4] = 500.0, 3e5, 4000.0
+    table["source_id"] = np.arange(N)
+    table["source_id"][9] = 8
     table["ref_epoch"] = 2015.5
     table["ref_epoch"][5] = 2016.0
     notes = read(table, tmp_path).provenance.notes
     for text in (
         "1 rows repeat the position",
+        "1 rows repeat the source_id",
         "1 rows are nearer than 10 pc",
-        "> 1000 km/s",
+        "1 rows have |radial_velocity| > 1000 km/s",
+        "1 rows move across the sky at > 1000 km/s",
         "2 epochs (2015.5 to 2016)",
     ):
         assert any(text in note for note in notes)
+
+
+def test_nothing_is_told_of_good_stars_and_few_may_stand_still(tmp_path):
+    assert read(good_table(), tmp_path).provenance.notes == ("MG_FE has no error column; intrinsic scatter absorbs it",)
+    still = good_table()[:5]
+    still["pmra"] = still["pmdec"] = 0.0
+    assert len(read(still, tmp_path, "still.fits")) == 5
 
 
 @pytest.mark.parametrize("name", ["t.fits", "t.ecsv", "t.parquet"])

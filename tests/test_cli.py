@@ -194,7 +194,7 @@ def test_output_folder_without_permission(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--stars", 0], "at least one star"),
+        (["--stars", 0], "stars=0 cannot be used; at least 1"),
         (["--stars", 10, "--truth", "h_z"], "NAME=VALUE"),
         (["--stars", 10, "--truth", "mass=3"], "unknown parameter 'mass'"),
         (["--stars", 10, "--truth", "h_z=thick"], "not a number"),

@@ -1,7 +1,9 @@
 """Synthetic stars: the torus invariants are invariant, the frame is right, the truth is in the metadata."""
 
+import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,3 +267,21 @@ def test_maxima_between_samples_are_found(step, phase, amplitude):
 def test_impossible_requests_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         mock(**({"stars": 5, "seed": 0, "progress": False} | options))
+
+
+def test_labels_do_not_depend_on_galpys_angles_but_at_a_wrong_theta():
+    """`examples/check_mock_honesty.py` in small: galpy had no part in making the labels."""
+    path = Path(__file__).parents[1] / "examples" / "check_mock_honesty.py"
+    spec = importlib.util.spec_from_file_location("check_mock_honesty", path)
+    honesty = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(honesty)
+    table = mock(200, 2, honesty.TRUTH, ["MG_FE", "FE_H"], scatter_scale=0.1, abundance_errors=False, progress=False)
+    stars = honesty.stars_of(table)
+
+    def chi_squared(theta):
+        found = honesty.by_galpy(phase_space(stars, theta), theta)
+        return [honesty.chi_squared(found, values, 3, 6) for values in stars.abundances.values()]
+
+    assert np.all(np.array(chi_squared(honesty.TRUTH)) < 1 + 3 * np.sqrt(2 / 6))
+    for change in ({"z_sun": 100.0}, {"vz_sun": 4.0}, {"m_disk": 0.6}):
+        assert np.all(np.array(chi_squared(honesty.TRUTH._replace(**change))) > 1 + 3 * np.sqrt(2 / 6))

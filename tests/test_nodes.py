@@ -6,7 +6,10 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
+from toy_galaxy import toy, toy_sample
 
+from otibayes.classical.bootstrap import fit
+from otibayes.classical.objective import Settings
 from otibayes.errors import InputError
 from otibayes.nodes import Nodes, connect
 
@@ -120,6 +123,17 @@ def fails(point):
 def test_errors_come_back_from_a_cluster(cluster):
     with pytest.raises(InputError, match="does not solve 3 stars"):
         Nodes(client=cluster)(fails, POINTS)
+
+
+@pytest.mark.parametrize("surface", [True, False])
+def test_a_fit_on_a_cluster_is_the_same(cluster, surface):
+    """The passes over the stars, and the plain Nelder-Mead of every bootstrap."""
+    stars, labels = toy_sample(90, 3, noise=0.02)
+    given = {"actions": toy, "bootstraps": 2, "starts": 1, "surface": surface, "settings": Settings(neighbours=16)}
+    here, there = (fit(stars, labels[:, :1], **given, nodes=Nodes(client=c)) for c in (None, cluster))
+    np.testing.assert_array_equal(there.replicates, here.replicates)
+    np.testing.assert_array_equal(there.coefficients, here.coefficients)
+    assert (there.evaluations == here.evaluations).all() and here.converged.any()
 
 
 def test_connect_finds_the_cluster(cluster):

@@ -12,6 +12,7 @@ from otibayes.plot import plot_selection
 from otibayes.stars import parse_override, read_stars, recipes, select, write_table
 from otibayes.stars.cuts import bits_unset, highest, in_polygon, red_clump
 from otibayes.stars.selection import recipe
+from otibayes.stars.survey import book
 from otibayes.stars.table import META_KEY, column_names, read_columns
 
 N = 4000
@@ -113,8 +114,9 @@ def test_the_papers_recipe_agrees_with_a_plain_count(survey, path):
 def test_the_selection_can_be_read_as_stars_with_its_record(path, tmp_path):
     chosen, flow = select(path, "pw21-low-alpha")
     write_table(chosen, tmp_path / "stars.fits")
-    stars = read_stars(tmp_path / "stars.fits")
+    stars = read_stars(tmp_path / "stars.fits", extra=["LOGG", "TEFF"])
     assert len(stars) == len(chosen) and {"FE_H", "MG_FE"} <= set(stars.errors)
+    assert np.all((stars.extra["LOGG"] > 1.5) & (stars.extra["TEFF"] < 6500))
     assert set(stars.astrometric_errors) == {"distance", "pmra", "pmdec", "radial_velocity"}
     assert any("selected by pw21-low-alpha" in note for note in stars.provenance.notes)
     record = json.loads(chosen.meta[META_KEY])["selection"]
@@ -192,29 +194,12 @@ def test_what_cannot_be_selected_is_said_in_one_line(survey, path, tmp_path):
             select(bad, "pw21-low-alpha")
 
 
-def test_every_recipe_is_well_formed():
-    for name, about in recipes().items():
-        _, cuts = recipe(name)
-        assert about and cuts
-
-
-def test_galah_abundances_with_a_flag_are_missing(tmp_path):
-    rng = np.random.default_rng(2)
-    n = 50
-    table = Table(
-        {"tmass_id": [f"s{i}" for i in range(n)], "flag_sp": np.zeros(n, int), "snr_px_ccd3": np.full(n, 50.0)}
-    )
-    table["teff"], table["logg"] = 4800.0, 2.4
-    for name in ("ra", "dec", "pmra", "pmdec", "rv_comp_1"):
-        table[name] = rng.uniform(0, 50, n)
-    table["parallax"], table["parallax_error"] = 1.0, 0.02
-    for name in ("pmra_error", "pmdec_error", "e_rv_comp_1", "e_fe_h", "e_mg_fe"):
-        table[name] = 0.02
-    table["fe_h"], table["flag_fe_h"], table["mg_fe"], table["flag_mg_fe"] = 0.1, 0, 0.0, np.arange(n) % 2
-    write_table(table, tmp_path / "galah.fits")
-    chosen, _ = select(tmp_path / "galah.fits", "galah-dr4-low-alpha")
-    assert len(chosen) == n and set(chosen.colnames) >= {"FE_H", "FE_H_ERR", "MG_FE", "MG_FE_ERR"}
-    np.testing.assert_array_equal(np.isnan(chosen["MG_FE"]), np.arange(n) % 2 == 1)
+def test_everything_in_the_book_has_a_source():
+    for kind in ("recipe", "survey", "distance"):
+        assert all(entry["about"] and entry["source"] for entry in book()[kind].values())
+    for name in recipes():
+        surveys, cuts = recipe(name)
+        assert cuts and set(surveys) <= set(book()["survey"])
 
 
 def test_figure_of_a_selection(path, tmp_path):
@@ -250,3 +235,11 @@ def test_the_real_allstar_columns(shared_data):
     np.testing.assert_array_equal(bits_unset(np.asarray(words["ASPCAPFLAG"]), [7, 23]), expected)
     chosen, flow = select(path, "pw21-low-alpha")
     assert flow.rows == 95 and flow.steps[0].left == sum(expected) and len(chosen) == flow.steps[-1].left
+    # Nearly all are halo stars: without the cuts there are some, at Bailer-Jones distances as their parallaxes say.
+    every = dict.fromkeys((step.cut for step in flow.steps if step.cut != "parallax-snr"), "off")
+    near, _ = select(path, "pw21-low-alpha", every, distance="photogeo")
+    assert len(near) > 20
+    pull = (1 / near["distance"] - near["parallax"]) / np.hypot(
+        near["parallax_error"], near["distance_error"] / near["distance"] ** 2
+    )
+    assert np.median(np.abs(pull)) < 1.5 and np.all(near["distance_error"] > 0)

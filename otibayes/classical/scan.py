@@ -4,10 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import constants
 from ..dynamics.potential import MILKY_WAY, MassModel
+from ..errors import InputError
 from ..nodes import Nodes
-from .bootstrap import resamples
 from .objective import Actions, Coefficients, Settings, coefficients
+from .problem import resamples
 
 __all__ = ["Crossing", "Scan", "scan", "zero_crossing"]
 
@@ -76,15 +78,21 @@ def scan(
 ) -> Scan:
     """Coefficients of E labels and of their resamples at each of `values` of one `parameter`, the rest as in `theta`.
 
-    Values that the mass model does not allow are left out. Arguments as for `fit`.
+    Values that leave the halo no mass are left out; the floor under it, which a fit respects, is not needed here.
+    Arguments as for `fit`.
     """
     labels = np.asarray(labels, float)
     counts = np.concatenate([np.ones((1, len(labels)), int), resamples(len(labels), bootstraps, seed)])
-    values = np.array([v for v in np.asarray(values, float) if model.allowed(theta._replace(**{parameter: v}))])
+    halo = model.components.get("halo")
+    there = [theta._replace(**{parameter: float(value)}) for value in values]
+    possible = [bool(model.allowed(t) if halo is None else halo(constants.R0, 0.0, t) < 0) for t in there]
+    values = np.asarray(values, float)[possible]
 
     def at(value: Any) -> Coefficients:
         there = theta._replace(**{parameter: float(value)})
         return coefficients(there, stars, labels, sigma, counts, actions, settings)
 
+    if not len(values):
+        raise InputError(f"none of these values of {parameter} leaves the halo any mass; lower them")
     found = nodes.of(f"scan {parameter} {theta}", like=Coefficients(0, 0), description="scan")(at, list(values))
     return Scan(parameter, values, np.stack([each.series for each in found]))

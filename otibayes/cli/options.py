@@ -1,7 +1,8 @@
 """What several commands share: options, their values, and checks of what they are to write."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ __all__ = [
     "check_folder",
     "check_output",
     "check_table_output",
+    "dask_client",
+    "dask_option",
     "delta_option",
     "element_names",
     "elements_option",
@@ -79,6 +82,23 @@ method_option = click.option(
     metavar="staeckel|galpy|o2gf",
     help="Action finder. o2gf takes seconds a star.",
 )
+
+
+dask_option = click.option(
+    "--dask", metavar="ADDRESS", help="Do the passes over the stars on the workers of this Dask scheduler."
+)
+
+
+@contextmanager
+def dask_client(address: str | None) -> Iterator[Any]:
+    """A client of the scheduler, closed at the end; None where no address is given."""
+    if address is None:
+        yield None
+        return
+    from ..nodes import connect
+
+    with connect(address) as client:
+        yield client
 
 
 def file_option(what: str) -> Decorator:

@@ -19,7 +19,7 @@ from .figure import bracketed, new_figure
 __all__ = ["plot_mean_abundances", "plot_orbits"]
 
 _CELLS = 28  # along each axis
-_FEWEST = 3  # stars in a cell that is shown
+_FEWEST = 5  # stars in a cell that is shown
 _STEPS = 700  # of 2 Myr: 1.4 Gyr, a dozen vertical periods
 _ORBITS = ("#000000", "#D55E00")  # low and high J_z, on a map from blue to yellow
 
@@ -72,10 +72,11 @@ def plot_orbits(
         _cells(figure, ax, w, stars.abundances[element], element, bar=i == len(m_disk) - 1)
         for wanted, colour in zip(J_z, _ORBITS, strict=False):
             orbit = integrate(*_start(J_R, L_z, wanted, model), model, _STEPS)
-            ax.plot(orbit.w[5, :, 0], orbit.w[2, :, 0], ",", color=colour, alpha=0.9, rasterized=True)
+            ax.plot(orbit.w[5, :, 0], orbit.w[2, :, 0], "-", lw=0.5, color=colour, alpha=0.7, rasterized=True)
             ax.plot([], [], "-", lw=2, color=colour, label=f"$J_z$ = {wanted:.0f} kpc km/s")
         ax.set_title(rf"$M_{{\rm disk}}/M^*_{{\rm disk}} = {mass:g}$", fontsize=10)
-    axes[0, 0].legend(loc="upper right", fontsize=7, framealpha=0.9)
+    axes[0, 0].set_ylim(-1.05 * axes[0, 0].get_ylim()[1], 1.3 * axes[0, 0].get_ylim()[1])  # room for the legend
+    axes[0, 0].legend(loc="upper center", fontsize=7, ncols=2, frameon=False, columnspacing=1.0, handlelength=1.2)
     _name_axes(axes, len(m_disk))
     return figure
 

@@ -17,11 +17,15 @@ from .figure import TRUTH, bracketed, new_figure
 __all__ = ["plot_selection"]
 
 
-def plot_selection(stars: Stars, cuts: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
+def plot_selection(
+    stars: Stars, cuts: Mapping[str, Mapping[str, Any]] | None = None, parent: Stars | None = None
+) -> Figure:
     """What to look at in a selection (PW21, Fig. 1): its chemical plane with the polygons of a recipe's `cuts`, the
     Galactic plane seen from above, and (z, v_z), in the frame of the fiducial mass model.
 
-    The chemical plane is that of the first polygon, or of FE_H and MG_FE. Raises `InputError` where there is no star.
+    The chemical plane is that of the first polygon, or of FE_H and MG_FE, and shows `parent`: best the stars that pass
+    every cut but the polygon, since those inside do not tell whether it follows the gap between the sequences.
+    Raises `InputError` where there is no star.
     """
     if len(stars) == 0:
         raise InputError("a figure needs stars; there are none")
@@ -30,8 +34,9 @@ def plot_selection(stars: Stars, cuts: Mapping[str, Mapping[str, Any]] | None = 
     w = phase_space(stars, Parameters())
     figure = new_figure(11.5, 3.7)
     chemistry, plane, vertical = figure.subplots(1, 3)
-    if {x, y} <= stars.abundances.keys():
-        _counts(figure, chemistry, stars.abundances[x], stars.abundances[y])
+    shown = (stars if parent is None else parent).abundances
+    if {x, y} <= shown.keys():
+        _counts(figure, chemistry, shown[x], shown[y])
         for polygon in polygons:
             corners = np.array(polygon["vertices"])
             chemistry.fill(*corners.T, fill=False, ec=TRUTH, lw=1.5)

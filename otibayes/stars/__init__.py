@@ -2,7 +2,7 @@
 
 from .catalogue import embedded_stars, read_stars
 from .mock import mock
-from .selection import CutFlow, parse_override, recipes, select
+from .selection import CutFlow, distance_makers, parse_override, recipes, select
 from .stars import Provenance, Stars
 from .table import read_table, write_table
 
@@ -10,6 +10,7 @@ __all__ = [
     "CutFlow",
     "Provenance",
     "Stars",
+    "distance_makers",
     "embedded_stars",
     "mock",
     "parse_override",

@@ -28,8 +28,11 @@ _UNITS = {
 }
 _ELEMENT = re.compile(r"[A-Z][A-Z0-9]*_(FE|H|M)")
 _ABUNDANCE_LIMIT = 20.0  # dex: surveys write -9999 and the like for a missing abundance
-_FAR = 50.0  # kpc: no survey's typical star with a useful parallax is as far as that
-_FAST = 1e4  # km/s: no star's radial velocity
+_FAR, _NEAR = 50.0, 0.005  # kpc: no survey's typical star with a useful parallax is as far, or as near, as that
+_FAST, _SLOW = 1e4, 0.3  # km/s: no typical star is as fast, or moves as slowly across the sky, as that
+_SEVERAL = 10
+_KMS_PER_KPC_MAS = (u.kpc * u.mas / u.yr).to(u.km / u.s, equivalencies=u.dimensionless_angles())
+_IDENTIFIERS = {"APOGEE_ID", "sdss_id", "sobject_id", "source_id", "star_id", "tmass_id"}
 
 
 class _Columns:
@@ -121,7 +124,7 @@ def read_stars(
         if error is not None:
             errors[element] = error
 
-    notes += _strange({name: v[keep] for name, v in values.items()}, table)
+    notes += _strange({name: v[keep] for name, v in values.items()}, table, keep)
     notes += table_meta(table).get("notes", [])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -142,23 +145,32 @@ def read_stars(
     return Stars(**values, **measured, row=row, provenance=provenance)[keep]  # type: ignore[arg-type]
 
 
-def _strange(values: Mapping[str, np.ndarray], table: Table) -> list[str]:
+def _strange(values: Mapping[str, np.ndarray], table: Table, keep: np.ndarray) -> list[str]:
     """What to tell the user of rows that are kept though something about them is odd."""
     sky = np.stack([values["ra"], values["dec"]])
+    across = _across(values)
     odd = {
         "repeat the position of another; is a star there twice?": sky.shape[1] - np.unique(sky, axis=1).shape[1],
         "are nearer than 10 pc; are their parallaxes in mas?": np.sum(values["distance"] < 0.01),
-        "have |radial_velocity| > 1000 km/s": np.sum(np.abs(values["radial_velocity"]) > 1000),
+        "have |radial_velocity| > 1000 km/s; are theirs in km/s?": np.sum(np.abs(values["radial_velocity"]) > 1000),
+        "move across the sky at > 1000 km/s; are proper motions in mas/yr, distances right?": np.sum(across > 1000),
     }
+    for name in sorted(_IDENTIFIERS & set(table.colnames)):
+        known = np.ma.compressed(np.ma.asarray(table[name])[keep])
+        known = known[known > 0] if known.dtype.kind in "iuf" else known[np.char.str_len(known.astype(str)) > 0]
+        odd[f"repeat the {name} of another; is a star there twice?"] = known.size - np.unique(known).size
     notes = [f"{count} rows {what}" for what, count in odd.items() if count]
-    if (
-        "ref_epoch" in table.colnames
-        and (epochs := np.unique(np.ma.compressed(np.ma.asarray(table["ref_epoch"])))).size > 1
-    ):
-        notes.append(
-            f"positions are of {epochs.size} epochs ({epochs[0]:g} to {epochs[-1]:g}) and are not brought to one"
-        )
+    if "ref_epoch" in table.colnames:
+        epochs = np.unique(np.ma.compressed(np.ma.asarray(table["ref_epoch"])[keep]))
+        if epochs.size > 1:
+            first_last = f"{epochs[0]:g} to {epochs[-1]:g}"
+            notes.append(f"positions are of {epochs.size} epochs ({first_last}) and are not brought to one")
     return notes
+
+
+def _across(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Speed across the line of sight [km/s]."""
+    return _KMS_PER_KPC_MAS * values["distance"] * np.hypot(values["pmra"], values["pmdec"])
 
 
 def _abundance(get: _Columns, element: str) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
@@ -185,26 +197,29 @@ def _abundance(get: _Columns, element: str) -> tuple[np.ndarray, np.ndarray | No
 
 
 def _check_plausible(values: Mapping[str, np.ndarray], depth: str, path: Path) -> None:
-    """Raise `InputError` where the numbers are those of another unit."""
+    """Raise `InputError` where the numbers, as a whole, are those of another unit."""
     if values["ra"].min() < -180 or values["ra"].max() > 360 or np.abs(values["dec"]).max() > 90:
         raise InputError(f"{path}: ra or dec lie outside the sphere; ra and dec are needed in degrees")
-    middle = float(np.median(values[depth]))
-    if depth == "parallax" and middle < 1 / _FAR:
-        raise InputError(
-            f"{path}: the median parallax is {middle:.2g} (a distance of {1 / middle:.0f} kpc in mas): it looks like"
-            " arcsec; give the column its unit or multiply it by 1000"
-        )
-    if depth == "distance" and middle > _FAR:
-        raise InputError(
-            f"{path}: the median distance is {middle:.4g} kpc: it looks like pc; give the column its unit or divide by"
-            " 1000"
-        )
+    distance = values["distance"] if depth == "distance" else 1 / values["parallax"]
+    middle, far = float(np.median(values[depth])), float(np.median(distance))
     speed = float(np.median(np.abs(values["radial_velocity"])))
-    if speed > _FAST:
-        raise InputError(
-            f"{path}: the median |radial_velocity| is {speed:.3g} km/s: it looks like m/s; give the column its unit or"
-            " divide by 1000"
-        )
+    across = float(np.median(_across({**values, "distance": distance})))
+    several = distance.size >= _SEVERAL  # the median of a few may be anything
+    # (whether, the median, what it looks like, how to mend it)
+    parallax, kpc = f"parallax is {middle:.3g} mas", f"distance is {middle:.3g} kpc"
+    proper_motion = f"proper motion is {across:.3g} km/s at the stars' distances"
+    strange = [
+        (far > _FAR and depth == "parallax", parallax, "arcsec", "multiply it by 1000"),
+        (far > _FAR and depth == "distance", kpc, "pc", "divide it by 1000"),
+        (far < _NEAR and several and depth == "parallax", parallax, "microarcsec", "divide it by 1000"),
+        (far < _NEAR and several and depth == "distance", kpc, "Mpc", "multiply it by 1000"),
+        (speed > _FAST, f"|radial_velocity| is {speed:.3g} km/s", "m/s", "divide it by 1000"),
+        (across > _FAST, proper_motion, "microarcsec/yr", "divide it by 1000"),
+        (across < _SLOW and several, proper_motion, "arcsec/yr", "multiply it by 1000"),
+    ]
+    for looks, median, unit, remedy in strange:
+        if looks:
+            raise InputError(f"{path}: the median {median}: it looks like {unit}; give the column its unit or {remedy}")
 
 
 def embedded_stars() -> Stars:

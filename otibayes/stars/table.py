@@ -1,8 +1,10 @@
 """Tables on disk: astropy's readers and writers, their many ways of failing turned into one clear line each."""
 
 import difflib
+import gzip
 import json
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
@@ -57,7 +59,7 @@ def _format(path: Path) -> str:
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
-    """The (first) table in a FITS, ECSV, CSV or Parquet file; the format follows from the suffix.
+    """The (first, not empty) table in a FITS, ECSV, CSV or Parquet file; the format follows from the suffix.
 
     Raises `InputError` where the file is absent, is not such a table, is truncated or has no rows.
     """
@@ -66,12 +68,13 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         raise InputError(f"{path}: {'is a folder, not a table' if path.is_dir() else 'no such file'}")
     name = _format(path)
     with warnings.catch_warnings():
-        # Units are looked at per column, where it is known which are needed; of several tables the first is meant.
+        # Units are looked at per column, where it is known which are needed.
         warnings.simplefilter("ignore", u.UnitsWarning)
-        warnings.filterwarnings("ignore", message="hdu= was not specified")
         warnings.filterwarnings("error", message=".*truncated.*")
         try:
-            table = Table.read(path, format=name)
+            table = Table.read(path, format=name, **_which_table(path, name))
+        except InputError:
+            raise
         except Exception as error:  # every reader has exceptions of its own
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise InputError(f"{path}: cannot be read as {name}: {reason}; is it complete, and that format?") from error
@@ -85,7 +88,7 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     path = Path(path)
     if not path.is_file() or _format(path) != "fits":
         return read_table(path).colnames
-    with _first_fits_table(path) as hdu:
+    with _fits_table(path) as (_, hdu):
         return list(hdu.columns.names)
 
 
@@ -97,7 +100,12 @@ def read_columns(path: str | os.PathLike[str], columns: Iterable[str]) -> Table:
     path, columns = Path(path), list(columns)
     if not path.is_file() or _format(path) != "fits":
         return read_table(path)[columns]
-    with _first_fits_table(path) as hdu:
+    with _unpacked(path) as plain:
+        return _read_fits_columns(plain, columns)
+
+
+def _read_fits_columns(path: Path, columns: list[str]) -> Table:
+    with _fits_table(path) as (_, hdu):
         rows, step = hdu.header["NAXIS2"], max(1, _BYTES_AT_ONCE // hdu.header["NAXIS1"])
         null = {c: hdu.columns[c].null for c in columns}
         unit = {c: hdu.columns[c].unit for c in columns}
@@ -106,7 +114,7 @@ def read_columns(path: str | os.PathLike[str], columns: Iterable[str]) -> Table:
     parts: dict[str, list[np.ndarray]] = {c: [] for c in columns}
     for start in range(0, rows, step):
         # Opened anew, because the pages of a memory map count as memory until it is closed.
-        with _first_fits_table(path) as hdu:
+        with _fits_table(path) as (_, hdu):
             data = hdu.data[start : start + step]
             for c in columns:
                 parts[c].append(np.array(data[c]))
@@ -118,26 +126,54 @@ def read_columns(path: str | os.PathLike[str], columns: Iterable[str]) -> Table:
     return table
 
 
+def _which_table(path: Path, format: str) -> dict[str, int]:
+    if format != "fits":
+        return {}
+    with _fits_table(path) as (number, _):
+        return {"hdu": number}
+
+
 @contextmanager
-def _first_fits_table(path: Path) -> Iterator[fits.BinTableHDU]:
-    """The first table of a FITS file, memory-mapped, after a look at whether the file is as long as its header says."""
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file, or where it is compressed its content as a temporary one: a memory map needs it plain."""
+    if path.suffix.lower() != ".gz":
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".fits") as plain:
+        try:
+            with gzip.open(path) as packed:
+                shutil.copyfileobj(packed, plain, 1 << 24)
+        except (OSError, EOFError) as error:
+            raise InputError(f"{path}: cannot be unpacked: {error}; is it complete, and is there room?") from error
+        plain.flush()
+        yield Path(plain.name)
+
+
+@contextmanager
+def _fits_table(path: Path) -> Iterator[tuple[int, fits.BinTableHDU]]:
+    """Number and content of the first table of a FITS file that has rows (SDSS-V's files begin with an empty one).
+
+    Memory-mapped, after a look at whether the file is complete.
+    """
+    packed = path.suffix.lower() == ".gz"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*truncated.*")  # told below, as an error
         warnings.simplefilter("ignore", u.UnitsWarning)
         try:
-            hdus = fits.open(path, memmap=True)
-        except OSError as error:
+            hdus = fits.open(path, memmap=not packed)
+        except (OSError, EOFError) as error:
             raise InputError(f"{path}: cannot be read as fits: {error}; is it complete, and that format?") from error
         with hdus:
-            hdu = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)), None)
-            if hdu is None:
+            tables = [(number, hdu) for number, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU)]
+            if not tables:
                 raise InputError(f"{path}: cannot be read as fits: no table in it; is it a catalogue?")
+            number, hdu = next((table for table in tables if table[1].header["NAXIS2"]), tables[0])
             missing = hdu.fileinfo()["datLoc"] + hdu.header["NAXIS1"] * hdu.header["NAXIS2"] - path.stat().st_size
-            if missing > 0:
+            if missing > 0 and not packed:
                 raise InputError(
                     f"{path}: cannot be read as fits: truncated, {missing} bytes are missing; copy it again"
                 )
-            yield hdu
+            yield number, hdu
 
 
 def write_table(table: Table, path: str | os.PathLike[str]) -> None:

@@ -1,0 +1,217 @@
+"""Optimisations on response surfaces: trust regions placed and grown, surfaces checked at optima, optima polished."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..nodes import Nodes
+from ..surface import Region, draw
+from . import chi2
+from .minimum import scales
+from .objective import Coefficients
+from .problem import Problem, Single, minimum_of
+from .trust import Pool, covering, outermost
+
+__all__ = ["GOOD", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
+
+EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
+ROUNDS = 6  # of growing regions and degrees, before what is left is accepted and reported
+DEGREES = (3, 4)  # of the surfaces of equation 8: the second where the first is not good enough
+CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
+ROUGH = 20_000  # stars below which the roughness of the coefficients, which no degree follows, limits a surface
+OVERSAMPLING = 1.6  # nodes over polynomials
+PASSES = 6  # of polishing
+GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
+
+
+class SurfaceReport(NamedTuple):
+    """How well the surfaces stand for the plain coefficients (a1, b1, a2), all errors in units of their bootstrap sd.
+
+    `pairs` (P, 2), random (label, replicate); `pair_error` (P, 3), what was minimised less the plain coefficients, at
+    these pairs' optima; `worst`, its largest magnitude; `surface_worst`, the same before polishing; `polished` (E,),
+    labels for which each pair's surface was shifted to the plain coefficients at its own optimum and minimised anew;
+    `beyond`, the share of all their optima that remain off by more than 0.1;
+    `degree` (E,) of each label's surface, `outermost` (E,) optimum in units of its region's size; `edge`, how many
+    labels have one on the edge; `nodes`, evaluations over the stars for all labels and replicates; `rounds`;
+    `chi2_error` (E, n), of the statistics of chi^2 on their surface, at a random resample's optimum.
+    """
+
+    pairs: np.ndarray
+    pair_error: np.ndarray
+    worst: float
+    surface_worst: float
+    polished: np.ndarray
+    beyond: float
+    degree: np.ndarray
+    outermost: np.ndarray
+    edge: int
+    nodes: int
+    rounds: int
+    chi2_error: np.ndarray
+
+
+@dataclass
+class Target:
+    """One objective of one label: its trust region, and the optima of all stars and of every resample, `at` (1 + B, d).
+
+    The valley of equation 8 is not that of chi^2, so each has a region of its own.
+    """
+
+    problem: Problem
+    label: int
+    fatol: float
+    which: str  # "series": equation 8; "binned": chi^2
+    region: Region
+    at: np.ndarray
+    degree: int = DEGREES[0]
+    surface: Any = None
+    found: Any = None
+    outermost: float = np.inf
+
+    def place(self) -> None:
+        """The region about the optima found so far."""
+        self.region = covering(self.at, self.region, scales(self.problem.model.parameters))
+
+    def optimise(self, pool: Pool, step: float = 0.2) -> None:
+        """On a new surface, each resample from the optimum that it had."""
+        self.surface = pool.surface(self.which, self.label, self.region, self.degree)
+        if self.which == "binned":
+            self.found = chi2.fit_label(self.surface, self.at[0], self.problem.model.parameters)
+            self.at = np.stack([minimum.theta for minimum in self.found[0]])
+        else:
+            series = map(self.surface.of_resample, range(len(self.at)))
+            self.found = [
+                minimum_of(s, theta, self.problem, self.fatol, step) for s, theta in zip(series, self.at, strict=True)
+            ]
+            self.at = np.stack([minimum.theta for minimum in self.found])
+        self.outermost = outermost(self.region, self.at)
+
+    def error(self, resample: int, plain: Coefficients) -> np.ndarray:
+        """Of what is to vanish, in bootstrap sd, at one resample's optimum, where the `plain` coefficients are."""
+        values = getattr(plain, self.which)[:, self.label]
+        values, here = (
+            chi2.statistics(v) if self.which == "binned" else v[..., 1:4]
+            for v in (values, self.surface.of_resample(resample)(self.at[resample]))
+        )
+        return (here - values[resample]) / values[1:].std(0, ddof=1)
+
+
+def optimise_on_surfaces(
+    problem: Problem, nodes: Nodes, region: Region, fatol: np.ndarray, starts: int, checks: int, seed: int
+) -> tuple[list[Target], SurfaceReport, np.ndarray, np.ndarray]:
+    """From a pilot about the start to regions in which all optima lie, and surfaces that are good enough there.
+
+    Returns the targets, equation 8 for each label and then chi^2 for each, the report, and multi-starts and their ends.
+    """
+    start, table = region.centre, problem.model.parameters
+    E, B = problem.labels.shape[1], len(problem.counts)
+    rng = np.random.default_rng([seed, 0x70616972])
+    pool = Pool(problem, nodes)
+    pool.add(pool.design([region], [DEGREES[0]], OVERSAMPLING, seed))
+
+    targets = [Target(problem, e, fatol[e], "series", region, np.tile(start, (B, 1))) for e in range(E)]
+    for target in targets:
+        target.optimise(pool, step=0.5)
+    begin = draw(region, starts, seed)
+    ends = np.array([[minimum_of(t.surface.of_resample(0), s, problem, t.fatol).theta for s in begin] for t in targets])
+    if chi2.possible(len(problem.settings.bins) + 1 if problem.settings.bins else 0, B - 1, len(table)):
+        targets += [replace(t, which="binned") for t in targets]
+        for target in targets[E:]:
+            target.optimise(pool)
+
+    wanting = targets
+    for rounds in range(1, ROUNDS + 1):
+        for target in wanting:
+            target.place()
+        pool.add(pool.design([t.region for t in wanting], [t.degree for t in wanting], OVERSAMPLING, seed + rounds))
+        for target in wanting:
+            target.optimise(pool)
+        free = targets if rounds < CHI2_ROUNDS else targets[:E]
+        wanting = [target for target in free if target.outermost > EDGE]
+        if wanting and rounds < ROUNDS:
+            continue
+        drawn = np.stack([rng.permutation(B) for _ in range(E)])
+        pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(max(checks, E))]
+        pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
+        plain = pool.add(np.array([targets[i].at[b] for i, b in pairs]))
+        errors = [targets[i].error(b, plain.take(n)) for n, (i, b) in enumerate(pairs)]
+        poor = {i for (i, _), error in zip(pairs, errors, strict=True) if not np.abs(error).max() < GOOD}
+        smooth = len(problem.labels) > ROUGH
+        wanting = [targets[i] for i in sorted(poor) if smooth and i < E and targets[i].degree < DEGREES[-1]]
+        if not wanting or rounds == ROUNDS:
+            break
+        for target in wanting:
+            target.degree += 1
+    checked = max(checks, E)
+    worst = float(np.abs(errors[:checked]).max())
+    report = SurfaceReport(
+        pairs=np.array(pairs[:checked]),
+        pair_error=np.array(errors[:checked]),
+        worst=worst,
+        surface_worst=worst,
+        polished=np.zeros(E, bool),
+        beyond=0.0,
+        degree=np.array([target.degree for target in targets[:E]]),
+        outermost=np.array([target.outermost for target in targets[:E]]),
+        edge=sum(target.outermost > EDGE for target in targets[:E]),
+        nodes=len(pool.theta),
+        rounds=rounds,
+        chi2_error=np.array(errors[checked:]),
+    )
+    return targets, report, begin, ends.reshape(E, starts, len(start))
+
+
+def polish_optima(
+    problem: Problem, nodes: Nodes, targets: list[Target], report: SurfaceReport, seed: int
+) -> SurfaceReport:
+    """Pairs' surfaces shifted to the plain coefficients at their optimum and minimised anew, until the two agree there.
+
+    In small samples a neighbour that comes or goes makes the plain coefficients rough over the region, by more than
+    a polynomial can follow; over the step that this takes they are smooth. Every optimum is checked, and those that
+    differ by more than half of what is allowed go round again.
+    """
+    single = replace(nodes.of("single", like=0), description="polish", unit="optimum")
+    of = {target.label: target for target in targets}
+    sd = {e: target.surface.at(target.at[0])[1:, 1:4].std(0, ddof=1) for e, target in of.items()}
+    pending = [(e, b) for e, target in of.items() for b in range(len(target.at))]
+    series = {(e, b): of[e].surface.of_resample(b) for e, b in pending}
+    best: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}  # (error, minimum): across a jump there is no end to it
+    for passes in range(PASSES + 1):
+        plain = single(Single(problem), [(e, b, of[e].at[b]) for e, b in pending])
+        known = dict(zip(pending, plain, strict=True))
+        left = []
+        for e, b in pending:
+            error = (series[e, b](of[e].at[b]) - known[e, b])[1:4] / sd[e]
+            if (e, b) not in best or np.abs(error).max() < np.abs(best[e, b][0]).max():
+                best[e, b] = error, of[e].found[b]
+            if not np.abs(error).max() < GOOD / 2:
+                left.append((e, b))
+        pending = left
+        if passes == PASSES or not pending:
+            break
+        for e, b in pending:
+            theta = of[e].at[b]
+            series[e, b] = _shifted(of[e].surface.of_resample(b), theta, known[e, b])
+            minimum = minimum_of(series[e, b], theta, problem, of[e].fatol, step=0.02)
+            of[e].found[b], of[e].at[b] = minimum, minimum.theta
+    for (e, b), (_, minimum) in best.items():
+        of[e].found[b], of[e].at[b] = minimum, minimum.theta
+    rng = np.random.default_rng([seed, 0x706F6C])
+    pairs, error = report.pairs.copy(), report.pair_error.copy()
+    for e in of:
+        rows = np.flatnonzero(pairs[:, 0] == e)
+        pairs[rows, 1] = np.resize(rng.permutation(len(of[e].at)), len(rows))
+        error[rows] = [best[e, int(b)][0] for b in pairs[rows, 1]]
+    return report._replace(
+        pairs=pairs,
+        pair_error=error,
+        worst=float(np.abs(error).max()),
+        polished=np.isin(np.arange(len(report.polished)), list(of)),
+        beyond=float(np.mean([not np.abs(one).max() < GOOD for one, _ in best.values()])),
+    )
+
+
+def _shifted(series: Any, theta: np.ndarray, plain: np.ndarray) -> Any:
+    shift = plain - series(theta)
+    return lambda at: series(at) + shift

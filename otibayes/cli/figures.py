@@ -1,0 +1,180 @@
+"""The paper's figures and its Table 1, of any catalogue or classical result."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InputError
+from .options import (
+    check_folder,
+    check_output,
+    dask_client,
+    dask_option,
+    delta_option,
+    element_names,
+    elements_option,
+    key_values,
+    method_option,
+    number_or_name,
+    read_catalogue,
+    seed_option,
+    star_options,
+    theta_from,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["figures", "table1"]
+
+_exclude = click.option(
+    "--exclude", metavar="A,B", help="Elements to leave out of a second joint constraint, as the paper does two."
+)
+_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+@click.command()
+@star_options
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder; made where absent."
+)
+@elements_option
+@click.option("--element", metavar="A", help="The one element of figures 4 to 6. Default: the first.")
+@click.option(
+    "--m-disk", default="0.4,1,1.6", show_default=True, metavar="A,B,C", help="Disk masses of figures 4 and 5 [-]."
+)
+@click.option(
+    "--theta",
+    default="",
+    metavar="NAME=VALUE,...",
+    help="Parameters that differ from the fiducial model: h_z [kpc], ...",
+)
+@click.option("--bootstraps", type=int, default=128, show_default=True, metavar="N", help="Resamples, figures 5 and 6.")
+@seed_option
+@method_option
+@delta_option
+@_exclude
+@dask_option
+@click.option("--format", "suffix", default="pdf", show_default=True, metavar="pdf|svg|png", help="Vector or pixels.")
+def figures(
+    stars: Path,
+    columns: tuple[str, ...],
+    zero_point: float,
+    output: Path,
+    elements: str | None,
+    element: str | None,
+    m_disk: str,
+    theta: str,
+    bootstraps: int,
+    seed: int,
+    method: str,
+    delta: str,
+    exclude: str | None,
+    dask: str | None,
+    suffix: str,
+) -> None:
+    """The figures of Price-Whelan et al. (2021), of a star table or of a classical result (.nc).
+
+    Of a star table: 2 (mean abundances in z-vz cells), 4 (orbits of fixed actions over them), 5 (deviations against
+    theta_z), 6 (coefficients against m_disk, with the mass at which a2 vanishes). Of a result of `otibayes classical`:
+    7 and 8 (ellipses of every element, and joint), and table1.csv.
+
+    Examples: otibayes figures stars.fits --element O_FE --output figures
+
+      otibayes figures classical.nc --exclude MG_FE,SI_FE --output figures
+    """
+    if f".{suffix}" not in _SUFFIXES:
+        raise InputError(f"unknown format {suffix!r}; choose pdf, svg or png")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"the output {output} is a file; give a folder")
+    check_folder(output)
+    if stars.suffix == ".nc":
+        _of_result(stars, element_names(exclude) or [], output, suffix)
+        return
+    from ..inference import classical_problem, classical_settings
+
+    there = theta_from(key_values([t for t in theta.split(",") if t.strip()], "the parameters"))
+    masses = [theta_from({"m_disk": text}).m_disk for text in m_disk.split(",") if text.strip()]
+    if not masses:
+        raise InputError("--m-disk is empty; give disk masses such as 0.4,1,1.6")
+    classical_settings(method, number_or_name(delta), bootstraps)
+    read = read_catalogue(stars, columns, zero_point, elements)
+    names = element_names(elements) or list(read.abundances)
+    if not names:
+        raise InputError(f"{stars}: has no abundances; name a column with --column MG_FE=THEIRS")
+    one = names[0] if element is None else element
+    from ..plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
+
+    written: list[tuple[str, Any]] = [
+        ("figure2", lambda: plot_mean_abundances(read, names, there)),
+        ("figure4", lambda: plot_orbits(read, one, masses, there)),
+    ]
+    for name, draw in written:
+        _write(draw(), output / f"{name}.{suffix}")
+    from ..nodes import Nodes
+
+    problem = classical_problem(read, [one], method, number_or_name(delta))
+    _write(plot_deviations(problem, one, masses, there, bootstraps, seed), output / f"figure5.{suffix}")
+    with dask_client(dask) as client:
+        drawn = plot_coefficients(
+            problem, one, theta=there, bootstraps=bootstraps, seed=seed, nodes=Nodes(client=client)
+        )
+    _write(drawn, output / f"figure6.{suffix}")
+
+
+def _of_result(path: Path, exclude: list[str], output: Path, suffix: str) -> None:
+    from ..plot import plot_constraint, plot_projections
+    from ..results import load
+    from ..tables import table_1, table_1_text
+
+    tree = load(path, "classical")
+    table = table_1(tree, exclude)
+    _write(plot_constraint(tree, exclude=exclude), output / f"figure7.{suffix}")
+    _write(plot_projections(tree, exclude=exclude), output / f"figure8.{suffix}")
+    _write_csv(table, output / "table1.csv")
+    click.echo("\n" + table_1_text(table))
+
+
+@click.command()
+@click.argument("classical_file", type=click.Path(path_type=Path), metavar="CLASSICAL.nc")
+@_exclude
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write it: .csv.")
+def table1(classical_file: Path, exclude: str | None, output: Path | None) -> None:
+    """Table 1 of Price-Whelan et al. (2021): the joint constraint of all elements, and without some.
+
+    As the paper's product of Gaussians; with the cross-covariance of the elements, which share their stars; and of
+    chi^2 in bins of J_z, which is ours. M_disk in Msun, M_disk/M_halo within 8.1 kpc.
+
+    Example: otibayes table1 classical.nc --exclude MG_FE,SI_FE
+    """
+    if output is not None:
+        check_output(output)
+    from ..results import load
+    from ..tables import table_1, table_1_text
+
+    table = table_1(load(classical_file, "classical"), element_names(exclude) or [])
+    click.echo(table_1_text(table))
+    if output is not None:
+        _write_csv(table, output)
+
+
+def _write(figure: "Figure", path: Path) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
+        made = Path(folder) / path.name
+        figure.savefig(made, dpi=200)
+        os.replace(made, path)
+    click.echo(f"written: {path}")
+
+
+def _write_csv(table: Any, path: Path) -> None:
+    flat = table.copy()
+    flat.columns = [" ".join(part for part in column if part) for column in table.columns]
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
+        flat.to_csv(Path(folder) / path.name)
+        os.replace(Path(folder) / path.name, path)
+    click.echo(f"written: {path}")
