@@ -81,4 +81,4 @@ if __name__ == "__main__":
     report(f"galpy, {options.stars} stars", many, by_galpy, 5, 12)
     few = stars_of(oti.mock(options.o2gf, 2, TRUTH, elements, scatter_scale=0.1, abundance_errors=False))
     report(f"galpy, {options.o2gf} stars with a tenth of the scatter", few, by_galpy, 3, 6)
-    report(f"O2GF, the same {options.o2gf} stars", few, by_o2gf, 3, 6, THETAS[:3])
+    report(f"O2GF, the same {options.o2gf} stars", few, by_o2gf, 3, 6, THETAS[:2])

@@ -235,3 +235,11 @@ def test_the_real_allstar_columns(shared_data):
     np.testing.assert_array_equal(bits_unset(np.asarray(words["ASPCAPFLAG"]), [7, 23]), expected)
     chosen, flow = select(path, "pw21-low-alpha")
     assert flow.rows == 95 and flow.steps[0].left == sum(expected) and len(chosen) == flow.steps[-1].left
+    # Nearly all are halo stars: without the cuts there are some, at Bailer-Jones distances as their parallaxes say.
+    every = dict.fromkeys((step.cut for step in flow.steps if step.cut != "parallax-snr"), "off")
+    near, _ = select(path, "pw21-low-alpha", every, distance="photogeo")
+    assert len(near) > 20
+    pull = (1 / near["distance"] - near["parallax"]) / np.hypot(
+        near["parallax_error"], near["distance_error"] / near["distance"] ** 2
+    )
+    assert np.median(np.abs(pull)) < 1.5 and np.all(near["distance_error"] > 0)

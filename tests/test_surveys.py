@@ -215,6 +215,17 @@ def test_sdss_v_as_published(astra, tmp_path):
     np.testing.assert_allclose(stars.pmdec, expected["pmde"])
 
 
+def test_high_alpha_is_the_complement_above(galah_dr4, astra):
+    folder, _ = galah_dr4
+    gaia = folder / "galah_dr4_vac_wise_tmass_gaiadr3_240705.fits"
+    for path, survey, beside in (
+        (folder / "galah_dr4_allstar_240705.fits", "galah-dr4", {"gaia": gaia}),
+        (astra[0], "sdss-v", {}),
+    ):
+        low, high = (select(path, f"{survey}-{side}-alpha", **beside)[0]["parallax"] for side in ("low", "high"))
+        assert len(high) > 5 and not set(low) & set(high)
+
+
 def test_a_table_after_an_empty_one_packed_or_not(astra):
     packed, table = astra
     for path in (packed, packed.with_suffix("")):

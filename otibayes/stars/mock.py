@@ -124,8 +124,8 @@ def _sight(survey: _Survey, total: int, processes: int, progress: bool) -> tuple
 def _abundance_errors(rng: np.random.Generator, n: int, labels: Sequence[Label]) -> np.ndarray:
     """Errors [dex] (n, E) about each element's median.
 
-    As in APOGEE DR17, where the errors of a star's elements correlate by some 0.9: a faint or a metal-poor star is bad
-    at every one of them.
+    As in APOGEE DR17, where the logarithms of the errors of a star's elements correlate by 0.7 to 1.0 (94 halo stars):
+    a faint or a metal-poor star is bad at every one of them.
     """
     spread = np.exp(0.30 * rng.normal(size=(n, 1)) + 0.10 * rng.normal(size=(n, len(labels))))
     return np.array([label.error for label in labels]) * spread
