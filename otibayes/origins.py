@@ -28,7 +28,7 @@ def origins(
     """All that a result follows from, ready for JSON: measurements as digests, elements, seed, settings, versions, and
     the mass model by its potential at some places."""
     elements = list(stars.abundances) if elements is None else list(elements)
-    chosen = stars.with_elements(elements, every=False)
+    chosen = stars.with_elements(elements, every=False) if elements else stars  # refused where they are used
     arrays = [chosen.heliocentric, *chosen.abundances.values(), *chosen.errors.values()]
     arrays += [chosen.extra[name] for name in extra if name in chosen.extra]
     ends = [model.Parameters()._replace(**{p.name: end}) for p in model.parameters for end in (p.low, p.high)]

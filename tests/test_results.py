@@ -135,8 +135,8 @@ def test_every_plot_of_arviz_that_people_use(posterior, tmp_path):
     for name in PLOTS:
         getattr(az, f"plot_{name}")(tree, var_names=NAMES)
     az.plot_energy(tree)
-    az.plot_ppc_dist(tree)
-    az.plot_ppc_dist(tree, group="prior_predictive")
+    az.plot_ppc_dist(tree, num_samples=20)
+    az.plot_ppc_dist(tree, group="prior_predictive", num_samples=20)
     az.plot_ppc_pit(tree)
     assert len(az.summary(tree, var_names=NAMES)) == len(NAMES)
     assert len(pyplot.get_fignums()) >= len(PLOTS)

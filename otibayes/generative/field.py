@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 PRIOR_DRAWS = 1000
-SHOWN_DRAWS, SHOWN_STARS = 64, 300  # of the posterior and of the stars, so that predictions stay small
+SHOWN_DRAWS, SHOWN_STARS = 100, 300  # of the posterior and of the stars: what ArviZ shows, and predictions stay small
 
 
 class Call(NamedTuple):

@@ -27,7 +27,7 @@ _LABELS = {
 
 
 def plot_field(posterior: xr.DataTree, mass_model: MassModel | None = None) -> Figure:
-    """Four panels an element: mean and standard deviation of the field over (L_z, J_z) at the stars' median J_R; the
+    """Four panels an element: mean and standard deviation of the field over (L_z, J_z) at J_R = 15 kpc km/s; the
     stars on the z-v_z plane; the field there, at R0 on a circular orbit's v_T, to the same colours."""
     f, data = posterior["field"].dataset, posterior["constant_data"].dataset
     plane = vertical_plane(posterior, mass_model=mass_model)
