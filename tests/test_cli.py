@@ -144,6 +144,22 @@ def test_bad_table(command, case, table, tmp_path, out):
     assert said in fail(command, path, *options, "--output", out)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--angle", "theta_phi"], "unknown angle 'theta_phi'; choose one of theta_z, theta_R"),
+        (["--moment", "skew"], "unknown moment 'skew'; choose one of mean, scatter"),
+        (["--neighbours", 2], "a weighted local mean needs 4 or more"),
+        (["--bins", -1], "bins=-1"),
+        (["--no-surface", "--polish"], "without one there is nothing to polish"),
+        (["--exclude", "AL_FE"], "--exclude AL_FE: not among the elements"),
+        (["--dask", "nonsense://x"], "no Dask scheduler answers at 'nonsense://x'"),
+    ],
+)
+def test_variants_of_the_classical_fit_are_checked(table, tmp_path, out, arguments, message):
+    assert message in fail("classical", written(table[:80], tmp_path), "--output", out, *arguments)
+
+
 def test_fewer_stars_than_neighbours(table, tmp_path, out):
     assert "64 neighbours" in fail("classical", written(table[:50], tmp_path), "--output", out)
 
@@ -170,7 +186,9 @@ def test_unknown_names_before_anything_is_read(arguments, said, tmp_path, out):
     assert said in fail(command, tmp_path / "not-looked-at.fits", *options, "--output", output)
 
 
-@pytest.mark.parametrize("command", ["classical", "sample", "actions", "demo", "mock", "select", "compare"])
+@pytest.mark.parametrize(
+    "command", ["classical", "sample", "actions", "demo", "mock", "select", "compare", "figures", "table1"]
+)
 def test_output_that_cannot_be_written(command, tmp_path):
     (tmp_path / "file").touch()
     within = tmp_path / "file" / ("out" if command in ("demo", "compare") else "out.fits")
@@ -239,7 +257,8 @@ def test_help_of_every_command():
         assert name in text
         about = succeed(name, "--help")
         assert "--output" in about and command.help
-    assert list(main.commands) == ["demo", "mock", "select", "actions", "classical", "sample", "compare"]
+    names = ["demo", "mock", "select", "actions", "classical", "sample", "compare", "figures", "table1"]
+    assert list(main.commands) == names
 
 
 def test_help_is_light():

@@ -17,7 +17,8 @@ __all__ = ["Crossing", "Scan", "scan", "zero_crossing"]
 class Crossing(NamedTuple):
     """Where a coefficient vanishes: `value`, and its `error` by interpolation of the error bars; NaN where nowhere.
 
-    `bootstrap`, the crossings (B,) of the resamples.
+    The error is half the distance between the crossings of the coefficient plus and minus its sd; one-sided where one
+    of them crosses outside the values. `bootstrap`, the crossings (B,) of the resamples.
     """
 
     value: float
@@ -38,10 +39,11 @@ class Scan(NamedTuple):
         resampled = self.series[:, 1:, label, coefficient]
         sd = resampled.std(1, ddof=1)
         value = zero_crossing(self.values, measured)
-        ends = [zero_crossing(self.values, measured + sign * sd) for sign in (-1, 1)]
+        ends = np.array([zero_crossing(self.values, measured + sign * sd, near=value) for sign in (-1, 1)])
+        known = ends[np.isfinite(ends)]
         return Crossing(
             value,
-            float(abs(ends[1] - ends[0]) / 2),
+            float(np.abs(known - value).mean()) if len(known) else np.nan,
             np.array([zero_crossing(self.values, one, near=value) for one in resampled.T]),
         )
 

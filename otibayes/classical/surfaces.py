@@ -92,7 +92,7 @@ class Target:
         values = getattr(plain, self.which)[:, self.label]
         values, here = (
             chi2.statistics(v) if self.which == "binned" else v[..., 1:4]
-            for v in (values, self.surface.of_resample(resample)(self.at[resample]))
+            for v in (values, self.surface.of_resample(resample, rim=self.which == "binned")(self.at[resample]))
         )
         return (here - values[resample]) / values[1:].std(0, ddof=1)
 

@@ -1,6 +1,7 @@
 """The classical path."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,13 @@ def classical(
     if unknown:
         raise InputError(f"--exclude {unknown[0]}: not among the elements, {', '.join(names)}")
     names = [e for e in names if e not in left_out]
-    with dask_client(dask) as client:
-        tree = fit_classical(read, names, seed=seed, store=store or temporary, client=client, **chosen)
+    try:
+        with dask_client(dask) as client:
+            tree = fit_classical(read, names, seed=seed, store=store or temporary, client=client, **chosen)
+    except InputError:
+        with suppress(OSError):  # not empty: what was finished is kept
+            temporary.rmdir()
+        raise
     save(tree, output)
     if store is None:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -58,7 +58,7 @@ def demo(output: Path) -> None:
     truth = ", ".join(f"{name} {value:g}" for name, value in stars.provenance.truth)
     click.echo(f"{len(stars)} synthetic stars with {', '.join(stars.abundances)}; truth: {truth}")
     click.echo("classical: Fourier coefficients of abundance deviations in theta_z, 32 bootstraps")
-    classical = fit_classical(stars, bootstraps=32, seed=0)
+    classical = fit_classical(stars, bootstraps=32, seed=0, bins=0)
     click.echo("generative: abundances as a Gaussian process over actions, sampled with NUTS")
     posterior = sample(stars, seed=0)
     output.mkdir(parents=True, exist_ok=True)
