@@ -151,7 +151,7 @@ def connect(address: str) -> Any:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=10, set_as_default=False)  # other libraries have their own schedulers
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address!r}; give its address, tcp://HOST:8786") from error
     if not client.scheduler_info()["workers"]:

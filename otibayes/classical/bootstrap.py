@@ -105,7 +105,10 @@ def fit(
             chi_squared = chi2.together([t.found for t in targets[E:]])
         thetas = np.array([[minimum.theta for minimum in row] for row in minima])
         at_optimum = [s.at(theta) for s, theta in zip(surfaces, thetas[:, 0], strict=True)]
-        slopes = [jacobian(s.of_resample(0), t, table, 1e-3) for s, t in zip(surfaces, thetas[:, 0], strict=True)]
+        slopes = [
+            jacobian(s.of_resample(0), theta, table, 1e-3, s.region.centre)
+            for s, theta in zip(surfaces, thetas[:, 0], strict=True)
+        ]
     else:
         begin = draw(region, starts, seed)
         tasks = [(e, b, start) for e in range(E) for b in range(bootstraps + 1)]

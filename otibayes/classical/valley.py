@@ -30,21 +30,29 @@ class Valley(NamedTuple):
 
 
 def jacobian(
-    series: Callable[[np.ndarray], np.ndarray], theta: np.ndarray, table: Sequence[Parameter], step: float
+    series: Callable[[np.ndarray], np.ndarray],
+    theta: np.ndarray,
+    table: Sequence[Parameter],
+    step: float,
+    centre: np.ndarray | None = None,
 ) -> np.ndarray:
     """Of (a1, b1, a2) by parameters in their scales, (3, d), by central differences of `step` scales.
 
-    `series(theta)` gives (c0, a1, b1, a2, b2), or NaN where it is not known: the difference is then one-sided.
+    `series(theta)` gives (c0, a1, b1, a2, b2), or NaN where it is not known: the difference is then one-sided, or, on
+    the rim of a region about `centre` where neither side is known, that of a point a twentieth further in.
     """
     unit = scales(table)
     low, high = np.array([[p.low, p.high] for p in table]).T
     columns = []
     for direction in step * np.diag(unit):
-        ends = np.clip([theta - direction, theta + direction], low, high)
-        values = np.stack([series(end)[1:4] for end in ends])
-        known = np.isfinite(values).all(1)
-        if not known.all():
-            ends[~known], values[~known] = theta, series(theta)[1:4]
+        for point in [theta] if centre is None else [theta, theta + 0.05 * (centre - theta)]:
+            ends = np.clip([point - direction, point + direction], low, high)
+            values = np.stack([series(end)[1:4] for end in ends])
+            known = np.isfinite(values).all(1)
+            if not known.all():
+                ends[~known], values[~known] = point, series(point)[1:4]
+            if ends[0] @ direction < ends[1] @ direction:
+                break
         columns.append((values[1] - values[0]) / ((ends[1] - ends[0]) / unit).sum())
     return np.stack(columns, -1)
 

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -24,9 +24,6 @@ from .options import (
     star_options,
     theta_from,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["figures", "table1"]
 
@@ -161,7 +158,7 @@ def table1(classical_file: Path, exclude: str | None, output: Path | None) -> No
         _write_csv(table, output)
 
 
-def _write(figure: "Figure", path: Path) -> None:
+def _write(figure: Any, path: Path) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
