@@ -1,6 +1,7 @@
 """The door to the action layer: methods, blocks, statuses, and accuracy against O2GF and along orbits."""
 
 import warnings
+from pathlib import Path
 
 import astropy.units as u
 import gala.dynamics as gd
@@ -9,7 +10,7 @@ import pytest
 from astropy.table import Table
 from gala.integrate import DOPRI853Integrator
 
-from otibayes.dynamics import METHODS, ActionAngle, PhaseSpace, Status, action_angle
+from otibayes.dynamics import METHODS, ActionAngle, PhaseSpace, Status, action_angle, focal_length
 from otibayes.dynamics.reference import gala_potential
 from otibayes.errors import InputError
 from otibayes.parameters import Parameters
@@ -95,6 +96,23 @@ def test_no_worse_than_galpy_against_o2gf(reference, m_disk, J_R, J_z, theta_z):
         assert p95 < limit, name
         assert p95 < 1.15 * np.percentile(galpys[name], 95), name  # 150 stars: the 95th percentile is their eighth
         assert np.median(ours[name]) < 1.05 * np.median(galpys[name]), name
+
+
+def test_against_o2gf_stars_of_our_own():
+    """100 disk stars x three disks, made by `examples/fudge_accuracy.py --stars 100 --seed 1 --write FILE`."""
+    table = Table.read(Path(__file__).parent / "data" / "o2gf_actions.ecsv")
+    ours, galpys = [], []
+    for m_disk in (0.5, 1.0, 1.5):
+        rows, theta = table[table["m_disk"] == m_disk], Parameters(m_disk=m_disk)
+        w = PhaseSpace(*(np.array(rows[name]) for name in PhaseSpace._fields))
+        delta = focal_length(w, theta)
+        for found, method in ((ours, "staeckel"), (galpys, "galpy")):
+            aa = action_angle(w, theta, method=method, delta=delta)
+            found.append(errors(aa.J_R, aa.J_z, aa.theta_z, rows))
+    for name, limit in {"J_R": 0.027, "J_z": 0.005, "theta_z": 0.016}.items():
+        p95, peer = (np.percentile(np.concatenate([e[name] for e in found]), 95) for found in (ours, galpys))
+        assert p95 < limit, name
+        assert p95 < 1.001 * peer, name
 
 
 def test_equal_to_galpy_at_its_own_delta(reference):
