@@ -83,13 +83,20 @@ class _Orbit(NamedTuple):
 def _derivatives(f: Function, order: int, x: Any) -> list[Any]:
     """f(x), f'(x), ... f^(order)(x) of a scalar function."""
 
-    def derivative(g: Function) -> Function:
-        return lambda x: jax.jvp(g, (x,), (jnp.ones_like(x),))[1]
+    def with_next(g: Function) -> Function:
+        def values(x: Any) -> tuple:
+            known, slopes = jax.jvp(g, (x,), (jnp.ones_like(x),))
+            return (*known, slopes[-1])
 
-    derivatives = [f]
+        return values
+
+    def first(x: Any) -> tuple:
+        return (f(x),)
+
+    derivatives: Function = first
     for _ in range(order):
-        derivatives.append(derivative(derivatives[-1]))
-    return [g(x) for g in derivatives]
+        derivatives = with_next(derivatives)
+    return list(derivatives(x))
 
 
 def _root(f: Function, guess: Any, outside: Any) -> Any:
