@@ -137,7 +137,7 @@ def _on_cluster(client: Any, function: Callable[[Any], Any], points: list[Any]) 
         there = client.submit(_itself, function, pure=False)
         places = {client.submit(_call, there, point, pure=False): i for i, point in enumerate(points)}
     try:
-        for future in as_completed(places):
+        for future in as_completed(places, loop=client.loop):
             yield places[future], future.result()
     finally:
         client.cancel([there, *places])
