@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,8 @@ def figures(
     one = names[0] if element is None else element
     from ..plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
 
-    written: list[tuple[str, Any]] = [
-        ("figure2", lambda: plot_mean_abundances(read, names, there)),
-        ("figure4", lambda: plot_orbits(read, one, masses, there)),
-    ]
-    for name, draw in written:
-        _write(draw(), output / f"{name}.{suffix}")
+    _write(plot_mean_abundances(read, names, there), output / f"figure2.{suffix}")
+    _write(plot_orbits(read, one, masses, there), output / f"figure4.{suffix}")
     from ..nodes import Nodes
 
     problem = classical_problem(read, [one], method, number_or_name(delta))
@@ -159,19 +156,20 @@ def table1(classical_file: Path, exclude: str | None, output: Path | None) -> No
 
 
 def _write(figure: Any, path: Path) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
-        made = Path(folder) / path.name
-        figure.savefig(made, dpi=200)
-        os.replace(made, path)
-    click.echo(f"written: {path}")
+    _whole(path, lambda made: figure.savefig(made, dpi=200))
 
 
 def _write_csv(table: Any, path: Path) -> None:
     flat = table.copy()
     flat.columns = [" ".join(part for part in column if part) for column in table.columns]
+    _whole(path, flat.to_csv)
+
+
+def _whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """What `write` makes, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
-        flat.to_csv(Path(folder) / path.name)
-        os.replace(Path(folder) / path.name, path)
+        made = Path(folder) / path.name
+        write(made)
+        os.replace(made, path)
     click.echo(f"written: {path}")
