@@ -213,6 +213,7 @@ def sample(
     mass_model: MassModel | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    client: Any = None,
 ) -> xr.DataTree:
     """The posterior of a generative `model`, by NUTS.
 
@@ -226,7 +227,8 @@ def sample(
 
     `checkpoint`, a folder, is where all that is done is kept; with `resume` a run that was killed goes on from there,
     to the same draws. Remove it once the result is saved. Ctrl-C returns the draws so far, marked incomplete
-    (`complete` 0), and raises `KeyboardInterrupt` where there are none yet.
+    (`complete` 0), and raises `KeyboardInterrupt` where there are none yet. `client`, a `distributed.Client`, does the
+    surface's passes over the stars on a cluster, to the same numbers.
 
     Groups: see docs/results.md. Raises `InputError` for input that cannot be used, and for a checkpoint of
     other inputs.
@@ -239,11 +241,11 @@ def sample(
     mass_model, extra = mass_model or asked.mass_model, asked.extra
     stars, elements, delta = _ready(stars, elements, delta, mass_model, extra, every=False)
     data = prepare(stars, elements, mass_model, delta, extra, error_classes, asked.tails)
-    kept, passes = FORGETFUL, None
+    passes = Nodes("stars", "pass", None, name, client, cores(), like=Moments(*[0] * len(Moments._fields)))
+    kept = FORGETFUL
     if checkpoint is not None:
         kept = open_checkpoint(checkpoint, told, resume)
-        like = Moments(*[0] * len(Moments._fields))
-        passes = Nodes("stars", "pass", Path(checkpoint) / "passes", name, threads=cores(), like=like)
+        passes = replace(passes, store=Path(checkpoint) / "passes")
     found = sample_posterior(
         data,
         function,

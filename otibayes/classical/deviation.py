@@ -2,13 +2,17 @@
 
 A bootstrap resample is a vector of integer weights, how often each star was drawn, so that one neighbour query serves
 every label and every resample: a star's neighbours are taken in order of distance until their weights reach K, the
-last one truncated. Stars are worked on in blocks, by threads.
+last one truncated. Stars are worked on in blocks, by threads; what surrounds the matrix product of neighbours with
+resamples is compiled, so that no array of it passes through memory more than once.
 """
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
@@ -20,8 +24,15 @@ __all__ = ["K_NEIGHBOURS", "Neighbours", "deviation", "local_mean", "nearest", "
 
 K_NEIGHBOURS = 64  # PW21, section 6.1
 
-_BLOCK = 256  # stars: what a block needs stays in the cache
+_BLOCK = 256  # stars whose deviations are used at once
+_PART = 128  # of them, for whose neighbours' weights in all resamples there is room in the cache
+_ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
 _MARGIN = 4.3  # of Poisson sigmas: neighbours beyond K that a resample seldom needs
+
+
+def _padded(stars: int) -> int:
+    """A length that other blocks have too."""
+    return max(8, 1 << (stars - 1).bit_length())
 
 
 class Neighbours(NamedTuple):
@@ -51,26 +62,64 @@ def local_mean(weights: Any, x: Any, y: Any, gradient: bool = True) -> np.ndarra
     displacements x_k - x_* from the star, `y` (S, E, K) their labels. `gradient=False` keeps the naive mean, A1; so
     does, with any value, a star whose neighbours' displacement A2 underflows.
     """
-    S, E, K = y.shape
-    pairs = [(i, j) for i in range(3) for j in range(i, 3)]
-    moments = [np.ones((S, 1, K), x.dtype), y]
+    sums = np.matmul(np.asarray(_moments(x, y, gradient)), weights)  # over neighbours; XLA's takes three times as long
+    return np.asarray(_mean(sums, y.shape[1], gradient))
+
+
+_PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]
+
+
+@partial(jax.jit, static_argnums=2, compiler_options=_ALONE)
+def _moments(x: Any, y: Any, gradient: bool) -> Any:
+    """1, y and, for the gradient, x, x x, x y of each neighbour (S, moments, K)."""
+    moments = [jnp.ones((len(x), 1, x.shape[2]), x.dtype), y]
     if gradient:
-        moments += [x, *(x[:, [i]] * x[:, [j]] for i, j in pairs), *(x[:, [i]] * y for i in range(3))]
-    sums = np.matmul(np.concatenate(moments, 1), weights)  # over neighbours: (S, moments, B)
+        moments += [x, *(x[:, [i]] * x[:, [j]] for i, j in _PAIRS), *(x[:, [i]] * y for i in range(3))]
+    return jnp.concatenate(moments, 1)
+
+
+@partial(jax.jit, static_argnums=(1, 2), compiler_options=_ALONE)
+def _mean(sums: Any, E: int, gradient: bool) -> Any:
+    """The mean (S, E, B) that sums of `_moments` over neighbours (S, moments, B) make."""
     # K of the paper, (S, B); the means of stars without any neighbour in a resample are nobody's
-    total, sum_y = np.maximum(sums[:, 0], 1), sums[:, 1 : 1 + E]
+    total, sum_y = jnp.maximum(sums[:, 0], 1), sums[:, 1 : 1 + E]
     naive = sum_y / total[:, None]  # A1
     if not gradient:
         return naive
     sum_x, sum_xx = sums[:, 1 + E : 4 + E], sums[:, 4 + E : 10 + E]
     d = sum_x / total[:, None]  # A2, less x_*
     xi = (d * sum_x).sum(1)  # sums over k of xi_k = x_k . d (A3), xi_k^2 and xi_k y_k
-    xi2 = sum((1 if i == j else 2) * d[:, i] * d[:, j] * sum_xx[:, n] for n, (i, j) in enumerate(pairs))
+    xi2 = sum((1 if i == j else 2) * d[:, i] * d[:, j] * sum_xx[:, n] for n, (i, j) in enumerate(_PAIRS))
     xi_y = sum(d[:, [i]] * sums[:, 10 + E * (i + 1) : 10 + E * (i + 2)] for i in range(3))
     norm = xi**2 - total * xi2  # sum of w_k = xi_k sum(xi) - sum(xi^2) (A6); never positive
-    steep = -norm > 64 * np.finfo(norm.dtype).eps * total * xi2
-    mean = (xi[:, None] * xi_y - xi2[:, None] * sum_y) / np.where(steep, norm, -1.0)[:, None]  # A5
-    return np.where(steep[:, None], mean, naive)
+    steep = -norm > 64 * jnp.finfo(norm.dtype).eps * total * xi2
+    mean = (xi[:, None] * xi_y - xi2[:, None] * sum_y) / jnp.where(steep, norm, -1.0)[:, None]  # A5
+    return jnp.where(steep[:, None], mean, naive)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_ALONE)
+def _weights(drawn: Any, index: Any, K: int, own_copies: bool, dtype: Any) -> Any:
+    """How often neighbours `index` (S, k) were drawn, (k, S, B), until K were; and how many that is (S, B).
+
+    `own_copies`: the first of them is the star itself, whose copies count but for one.
+    """
+
+    rows = drawn[index.T]
+    if own_copies:
+        rows = rows.at[0].set(jnp.maximum(rows[0], 1) - 1)
+
+    def step(before: Any, row: Any) -> Any:
+        now = jnp.minimum(before + row, K)
+        return now, (now - before).astype(dtype)
+
+    return jax.lax.scan(step, jnp.zeros_like(rows[0]), rows)
+
+
+@partial(jax.jit, static_argnums=4, compiler_options=_ALONE)
+def _displaced(actions: Any, labels: Any, stars: Any, index: Any, dtype: Any) -> Any:
+    """Displacements (S, 3, k) of the neighbours from their star, and their labels (S, E, k)."""
+    x = actions[index] - actions[stars][:, None]
+    return jnp.moveaxis(x, 2, 1).astype(dtype), jnp.moveaxis(labels[index], 2, 1).astype(dtype)
 
 
 def over_blocks(
@@ -96,31 +145,25 @@ def over_blocks(
     if stars <= K:
         raise InputError(f"{K} neighbours need more than {K} stars, got {stars}; use more stars")
     tree = cKDTree(actions)
-    dtype = np.float64 if len(counts) == 1 else np.float32
+    dtype = jnp.float64 if len(counts) == 1 else jnp.float32
     # uint8 where it holds every running sum, for speed; one row per star, so that a gather is contiguous
-    drawn = counts.T.astype(np.min_scalar_type(K + int(counts.max())), order="C")
-    scale = labels.mean(0)  # subtracted for precision only: a constant cancels in equation 2
-    centred = (labels - scale).T.copy()
+    drawn = jnp.asarray(counts.T.astype(np.min_scalar_type(K + int(counts.max())), order="C"))
+    centred = labels - labels.mean(0)  # for precision only: a constant cancels in equation 2
+    there = jnp.asarray(actions), jnp.asarray(centred)
 
     def deviations(chosen: np.ndarray, number: int) -> np.ndarray:
         """Of the stars `chosen`, from that many neighbours; more for those that this leaves short."""
         index = nearest(tree, chosen, number)
         if neighbours.own_copies:
             index = np.column_stack([chosen, index])
-        running = drawn[index.T]  # neighbours first, (number, S, B): their running sums are then contiguous
-        if neighbours.own_copies:
-            running[0] -= running[0] > 0
-        np.minimum(running[0], K, out=running[0])
-        weights = np.empty((len(chosen), len(index.T), len(counts)), dtype)
-        weights[:, 0] = running[0]
-        for k in range(1, len(running)):
-            np.add(running[k], running[k - 1], out=running[k])
-            np.minimum(running[k], K, out=running[k])
-            weights[:, k] = running[k] - running[k - 1]
-        x = np.ascontiguousarray((actions[index] - actions[chosen, None]).transpose(0, 2, 1), dtype)
-        y = np.ascontiguousarray(centred[:, index].transpose(1, 0, 2), dtype)
-        found = centred[:, chosen].T[..., None] - local_mean(weights, x, y, neighbours.gradient)
-        short = (running[-1] < K).any(1)
+        S = len(chosen)
+        more = (0, _padded(S) - S)  # stars whose results are left out: every length would be compiled anew
+        padded, index = np.pad(chosen, more, "edge"), np.pad(index, (more, (0, 0)), "edge")
+        total, weights = _weights(drawn, index, K, neighbours.own_copies, dtype)
+        x, y = _displaced(*there, padded, index, dtype)
+        mean = local_mean(np.asarray(weights).transpose(1, 0, 2), x, y, neighbours.gradient)
+        found = centred[chosen, :, None] - mean[:S]
+        short = (np.asarray(total)[:S] < K).any(1)
         if short.any():
             if number == stars - 1:
                 raise InputError(f"a resample has fewer than {K} neighbours for a star; use more stars")
@@ -130,11 +173,16 @@ def over_blocks(
     # every star counts once on average: K + 4.3 sqrt(K + ...) neighbours seldom hold fewer than K draws
     margin = 0 if (counts == 1).all() else int(_MARGIN * np.sqrt(1.5 * K)) + 1
     first = min(K + margin, stars - 1)
+
+    def used(block: np.ndarray) -> Any:
+        parts = np.array_split(block, np.ceil(len(block) / _PART))
+        return use(block, np.concatenate([deviations(part, first) for part in parts]))
+
     # stars that are near in action space share neighbours, which are then in the cache
     blocks = np.array_split(tree.indices, np.ceil(stars / _BLOCK))
     # BLAS threads would spend many times the work of these small products in waiting for one another
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
-        yield from pool.map(lambda block: use(block, deviations(block, first)), blocks)
+        yield from pool.map(used, blocks)
 
 
 def deviation(

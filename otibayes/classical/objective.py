@@ -5,9 +5,11 @@
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -113,29 +115,26 @@ def coefficients(
     scatter = settings.moment == "scatter"
     equal = sigma is None or scatter
     inverse = np.ones((len(y), 1)) if equal else np.asarray(sigma, float) ** -2.0
-    M = design(getattr(aa, settings.angle))
-    M_binned = design(getattr(aa, settings.angle), BINNED)
+    M = design(getattr(aa, settings.angle), BINNED)
     place = np.digitize(J[:, 2], settings.bins)
     bins = len(settings.bins) + 1 if settings.bins else 0
 
-    def equations(chosen: np.ndarray, found: np.ndarray) -> list[np.ndarray]:
+    def equations(chosen: np.ndarray, found: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         if scatter:
             # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
             first, second = found[:, :E], found[:, E:]
             found = second - 2 * (y[chosen, :, None] - first) * first
-        made = [*normal_equations(M[chosen], found, inverse[chosen], counts[:, chosen])]
-        for q in range(bins):
-            here = place[chosen] == q
-            inside = chosen[here]
-            made += normal_equations(M_binned[inside], found[here], inverse[inside], counts[:, inside])
-        return made
+        groups = [place[chosen] == q for q in range(bins)] if bins else [slice(None)]
+        return [normal_equations(M[chosen[g]], found[g], inverse[chosen[g]], counts[:, chosen[g]]) for g in groups]
 
     neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
     parts = over_blocks(equations, J, np.concatenate([y, y**2], 1) if scatter else y, counts, neighbours)
-    total = functools.reduce(lambda one, other: [a + b for a, b in zip(one, other, strict=True)], parts)
-    series, *binned = (solve(total[i], total[i + 1]) for i in range(0, len(total), 2))
-    shape = (*series.shape[:2], bins, len(coefficient_names(BINNED)))
-    return Coefficients(series, np.stack(binned, 2) if bins else np.zeros(shape))
+    binned = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
+    T = len(coefficient_names())  # the series' terms are the first of a bin's
+    series = solve(sum(normal[..., :T, :T] for normal, _ in binned), sum(y[..., :T] for _, y in binned))
+    if not bins:
+        return Coefficients(series, np.zeros((*series.shape[:2], 0, len(coefficient_names(BINNED)))))
+    return Coefficients(series, np.stack([solve(*equation) for equation in binned], 2))
 
 
 def objective(series: Any, every: bool = False) -> Any:

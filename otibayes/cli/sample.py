@@ -10,6 +10,8 @@ import click
 from ..errors import InputError
 from .options import (
     check_output,
+    dask_client,
+    dask_option,
     delta_option,
     element_names,
     elements_option,
@@ -58,6 +60,7 @@ __all__ = ["sample"]
     is_flag=True,
     help="Go on where a run of these very inputs was killed.",
 )
+@dask_option
 @file_option("Result to write, netCDF (.nc).")
 def sample(
     stars: Path,
@@ -67,6 +70,7 @@ def sample(
     seed: int,
     delta: str,
     resume: bool,
+    dask: str | None,
     output: Path,
     **options: Any,
 ) -> None:
@@ -93,7 +97,10 @@ def sample(
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     go_on = f"kept: {checkpoint}; the same command with --resume goes on from there"
     try:
-        tree = inference.sample(read, names, seed=seed, checkpoint=checkpoint, resume=resume, **options)
+        with dask_client(dask) as client:
+            tree = inference.sample(
+                read, names, seed=seed, checkpoint=checkpoint, resume=resume, client=client, **options
+            )
     except KeyboardInterrupt:
         kept = go_on if checkpoint.exists() else "nothing was written"
         click.echo(f"Error: interrupted before there were draws; {kept}", err=True)

@@ -1,0 +1,100 @@
+"""Equation 8 of PW21 and chi^2 of binned coefficients, ours, on the same synthetic catalogues of known truth.
+
+Run from the checkout: python examples/objectives_recovery.py [--seeds 20] [--stars 20000] [--folder DIR], some three
+minutes a seed. Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits
+and not from our action code. All four parameters are fitted, as `otibayes classical` does. Told of each objective and
+element are the pulls of every parameter, and the squared Mahalanobis distance of the truth, which has a mean of 4 where
+the answer is unbiased and its errors are right; of chi^2 also its value at the minimum, whose mean should be its
+degrees of freedom. A seed that was done is not done again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import chi2, kstest
+from tqdm import tqdm
+
+import otibayes as oti
+
+ELEMENTS = ("MG_FE", "FE_H")
+PARAMETERS = oti.Parameters._fields
+
+
+def truth_of(seed: int) -> oti.Parameters:
+    rng = np.random.default_rng([seed, 2023])
+    return oti.Parameters(rng.uniform(0.7, 1.3), rng.uniform(0.22, 0.36), rng.uniform(0, 30), rng.uniform(6, 10))
+
+
+def recover(seed: int, number: int, bootstraps: int, folder: Path) -> dict:
+    table = folder / f"stars-{seed}.fits"
+    oti.write_table(oti.mock(number, seed, truth_of(seed), ELEMENTS, progress=False), table)
+    tree = oti.fit_classical(oti.read_stars(table), ELEMENTS, bootstraps=bootstraps, seed=seed)
+    table.unlink()
+    replicates = np.stack([tree["posterior"][name].values[0] for name in PARAMETERS], -1)  # (draw, element, parameter)
+    found = {"seed": seed, "dof": int(tree["chi2"].attrs["dof"]), "report": float(tree["surface"].attrs["worst"])}
+    for e, element in enumerate(ELEMENTS):
+        plain, ours = (tree[group].ds.isel(element=e) for group in ("optimum", "chi2"))
+        found[element] = {
+            "equation 8": {
+                "optimum": [float(plain[name]) for name in PARAMETERS],
+                "covariance": np.cov(replicates[:, e].T).tolist(),
+            },
+            "chi^2": {
+                "optimum": [float(ours[name]) for name in PARAMETERS],
+                "covariance": ours["covariance"].values.tolist(),
+                "spread": np.cov(ours["replicates"].values.T).tolist(),
+                "value": float(ours["value"]),
+                "p_bootstrap": float(ours["p_bootstrap"]),
+            },
+        }
+    return found
+
+
+def moments(values: np.ndarray) -> str:
+    n = len(values)
+    return f"{values.mean():+6.2f} +- {values.std(ddof=1) / n**0.5:4.2f}, {values.std(ddof=1):4.2f}"
+
+
+def summary(results: list[dict]) -> list[str]:
+    truth = np.array([truth_of(r["seed"]) for r in results])
+    lines = [f"{len(results)} catalogues; pulls: mean, sd", f"{'':34s}" + "".join(f"{p:>22s}" for p in PARAMETERS)]
+    for element in ELEMENTS:
+        for way, errors in (("equation 8", "covariance"), ("chi^2", "covariance"), ("chi^2", "spread")):
+            off = np.array([r[element][way]["optimum"] for r in results]) - truth
+            covariance = np.array([r[element][way][errors] for r in results])
+            pulls = off / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+            distance = np.einsum("ni,ni->n", off, np.linalg.solve(covariance, off[..., None])[..., 0])
+            shown = {"covariance": "", "spread": "resamples"}[errors]
+            lines.append(f"{element:8s} {way:12s} {shown:10s}" + "".join(f"{moments(p):>22s}" for p in pulls.T))
+            lines.append(f"{'':20s} distance^2 of the truth, of 4: {moments(distance)}")
+        values = np.array([r[element]["chi^2"]["value"] for r in results])
+        dof, p = results[0]["dof"], kstest(values, chi2(results[0]["dof"]).cdf).pvalue
+        low = np.mean([r[element]["chi^2"]["p_bootstrap"] < 0.05 for r in results])
+        lines.append(f"{'':20s} value, of {dof}: {moments(values)}; KS p {p:.2f}; p_bootstrap < 0.05 in {low:.0%}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--stars", type=int, default=20000)
+    parser.add_argument("--bootstraps", type=int, default=128)
+    parser.add_argument("--folder", type=Path, default=Path("objectives-recovery"))
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for seed in tqdm(range(options.seeds), desc="catalogues"):
+        kept = options.folder / f"{options.stars}-{options.bootstraps}-{seed}.json"
+        if not kept.exists():
+            done = recover(seed, options.stars, options.bootstraps, options.folder)
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(done))
+            part.replace(kept)
+        results.append(json.loads(kept.read_text()))
+    print("\n".join(summary(results)))
+
+
+if __name__ == "__main__":
+    main()
