@@ -6,7 +6,7 @@ STAMP := .venv/.up-to-date
 # externally managed Pythons alike.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 
-.PHONY: help env demo demo-seeds classical-recovery posterior-recovery test test-slow lint format lock clean
+.PHONY: help env demo demo-seeds classical-recovery objectives-recovery posterior-recovery test test-slow lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## Print the targets
@@ -25,6 +25,9 @@ demo-seeds: env  ## The demo over 20 seeds: every miss of the 95% intervals
 
 classical-recovery: env  ## The disk's mass by a2's zero crossing, over 100 catalogues of known truth; resumable
 	$(PYTHON) examples/classical_recovery.py
+
+objectives-recovery: env  ## Equation 8 and chi^2 on twenty catalogues of 20,000 stars: pulls and values; resumable
+	$(PYTHON) examples/objectives_recovery.py
 
 test: env  ## The tests, but for the slow ones
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow"

@@ -5,7 +5,6 @@ A run that was killed, started again with the same store, computes only what it 
 
 import hashlib
 import os
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterable
@@ -20,6 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .errors import InputError
+from .files import write_whole
 
 __all__ = ["Nodes", "connect"]
 
@@ -101,13 +101,7 @@ class Nodes:
         if file is None:
             return
         leaves: Any = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(value))}
-        try:
-            with tempfile.TemporaryDirectory(dir=file.parent, prefix=".otibayes-") as folder:
-                whole = Path(folder) / file.name
-                np.savez(whole, **leaves)
-                os.replace(whole, file)
-        except OSError as error:
-            raise InputError(f"{file}: cannot be written: {error.strerror}; choose another folder") from error
+        write_whole(file, lambda part: np.savez(part, **leaves))
 
 
 def _digest(fingerprint: str, point: Any) -> str:

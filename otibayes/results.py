@@ -1,12 +1,12 @@
 """Results as files: netCDF, written whole or not at all, and read with a check of what they are."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import xarray as xr
 
 from .errors import InputError
+from .files import write_whole
 from .schema import KINDS, SCHEMA
 
 __all__ = ["load", "save"]
@@ -17,14 +17,7 @@ def save(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
 
     Raises `InputError` where the folder is absent or cannot be written.
     """
-    path = Path(path)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
-            complete = Path(folder) / "complete.nc"
-            tree.to_netcdf(complete, engine="h5netcdf")
-            os.replace(complete, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}; choose another place") from error
+    write_whole(path, lambda part: tree.to_netcdf(part, engine="h5netcdf"))
 
 
 def load(path: str | os.PathLike[str], kind: str | None = None) -> xr.DataTree:

@@ -167,18 +167,18 @@ def nodes(
     """Where to evaluate: points (n, d) of the region that determine the polynomials well, with the `known` (k, d).
 
     A greedy D-optimal design: each is the one of many random points at which the polynomials are known worst from those
-    before it. ceil(oversampling * terms) points with the known, a third of which at least are new.
+    before it, until the variance of what they predict, averaged over the region, is that of a value over `oversampling`:
+    as from so many times as many points as there are terms, spread as well as can be. Where what is known will do, none.
     """
-    number = math.ceil(oversampling * math.comb(len(region.centre) + degree, degree))
     known = np.empty((0, len(region.centre))) if known is None else known
-    candidates = draw(region, 10 * number, seed)
+    candidates = draw(region, math.ceil(10 * oversampling * math.comb(len(region.centre) + degree, degree)), seed)
     # orthonormal over the region itself, whatever its cuts
     basis, R = np.linalg.qr(_basis(region, degree, candidates))
     before = scipy.linalg.solve_triangular(R, _basis(region, degree, known).T, trans=1).T
     covariance = np.linalg.inv(before.T @ before + _UNKNOWN * np.eye(len(R)))
     variance = np.einsum("ct,tu,cu->c", basis, covariance, basis)
-    chosen = []
-    for _ in range(max(number - len(known), math.ceil(number / 3))):
+    chosen: list[int] = []
+    while variance.mean() * oversampling > 1:
         chosen.append(int(np.argmax(variance)))
         change = covariance @ basis[chosen[-1]] / np.sqrt(1 + variance[chosen[-1]])
         covariance -= np.outer(change, change)
@@ -209,10 +209,9 @@ def expand(
 ) -> Surface:
     """Fit the surface of `function`, which takes theta (d,) and returns an array or a pytree of arrays.
 
-    It is evaluated at ceil(oversampling * C(d + degree, d)) nodes and at `held_out` more points, spread evenly in
+    It is evaluated at some oversampling * C(d + degree, d) `nodes` and at `held_out` more points, spread evenly in
     radius, which measure its error. `map(function, points)` returns the list of values, in order: `serial` here, or a
-    cluster's. What `reuse`, a surface of the same function, evaluated in this region takes the place of nodes, but for
-    a third of them.
+    cluster's. What `reuse`, a surface of the same function, evaluated in this region takes the place of nodes.
     """
     known, known_values = _within(region, reuse)
     wanted = nodes(region, degree, oversampling, seed, known)

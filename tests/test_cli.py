@@ -160,6 +160,11 @@ def test_variants_of_the_classical_fit_are_checked(table, tmp_path, out, argumen
     assert message in fail("classical", written(table[:80], tmp_path), "--output", out, *arguments)
 
 
+def test_passes_of_the_posterior_go_to_a_scheduler_that_answers(table, tmp_path, out):
+    said = fail("sample", written(table, tmp_path), "--dask", "nonsense://x", "--output", out)
+    assert "no Dask scheduler answers at 'nonsense://x'" in said
+
+
 def test_fewer_stars_than_neighbours(table, tmp_path, out):
     assert "64 neighbours" in fail("classical", written(table[:50], tmp_path), "--output", out)
 
@@ -296,6 +301,15 @@ def work(tmp_path_factory):
     succeed("classical", folder / "stars.ecsv", *FITTED, "--output", folder / "classical.nc")
     succeed("sample", folder / "stars.ecsv", *SAMPLED, "--output", folder / "posterior.nc")
     return folder
+
+
+def test_an_age_as_label_with_every_coefficient_in_the_objective(table, tmp_path):
+    table["t_gyr"] = 5 + 20 * (table["FE_H"] - table["FE_H"].mean())
+    given = [written(table[:120], tmp_path), "--column", "AGE=t_gyr", "--elements", "AGE", "--every", *FITTED]
+    succeed("classical", *given, "--no-surface", "--bootstraps", 2, "--output", tmp_path / "age.nc")
+    found = oti.load(tmp_path / "age.nc")["optimum"].ds.isel(element=0)
+    assert str(found.element.values) == "AGE" and (found.coefficient_sd > 0.1).all()  # a tenth of the ages' scatter
+    np.testing.assert_allclose(found.objective, (found.coefficient_values**2).sum(), rtol=1e-6)
 
 
 def test_from_stars_to_comparison(work):

@@ -3,15 +3,23 @@
 import os
 import signal
 from collections import namedtuple
+from dataclasses import replace
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from toy_galaxy import toy, toy_sample
 
 from otibayes.classical.bootstrap import fit
 from otibayes.classical.objective import Settings
+from otibayes.dynamics import MILKY_WAY
 from otibayes.errors import InputError
+from otibayes.generative import Moments, prepare
+from otibayes.generative.basis import make_basis
+from otibayes.generative.passes import moments_at
 from otibayes.nodes import Nodes, connect
+from otibayes.stars import embedded_stars
 
 Pair = namedtuple("Pair", ["square", "name_length"])
 POINTS = [np.array([0.1 * i, 1.0]) for i in range(6)]
@@ -134,6 +142,18 @@ def test_a_fit_on_a_cluster_is_the_same(cluster, surface):
     np.testing.assert_array_equal(there.replicates, here.replicates)
     np.testing.assert_array_equal(there.coefficients, here.coefficients)
     assert (there.evaluations == here.evaluations).all() and here.converged.any()
+
+
+def test_passes_of_the_likelihood_on_a_cluster_are_the_same(cluster):
+    stars = embedded_stars()[:100]
+    data = prepare(stars, list(stars.abundances), MILKY_WAY, "local")
+    data = replace(data, basis=make_basis(data.extent, np.ones(3), 20))
+    thetas = [np.array([m_disk, 0.3, 15.0, 8.0]) for m_disk in (0.9, 1.2)]
+    like = Moments(*[0] * len(Moments._fields))
+    here, there = (Nodes(client=c, like=like)(partial(moments_at, data), thetas) for c in (None, cluster))
+    for one, other in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(here[0].cosines - here[1].cosines).max() > 0
 
 
 def test_connect_finds_the_cluster(cluster):

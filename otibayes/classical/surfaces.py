@@ -20,7 +20,7 @@ ROUNDS = 6  # of growing regions and degrees, before what is left is accepted an
 DEGREES = (3, 4)  # of the surfaces of equation 8: the second where the first is not good enough
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
 ROUGH = 20_000  # stars below which the roughness of the coefficients, which no degree follows, limits a surface
-OVERSAMPLING = 1.6  # nodes over polynomials
+OVERSAMPLING = 1.4  # nodes over polynomials
 PASSES = 6  # of polishing
 GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
 

@@ -17,6 +17,7 @@ from .objective import Coefficients
 
 __all__ = ["LabelSurface", "Pool", "covering", "outermost"]
 
+_REACH = 1.3  # in units of the region's size: what is known so far out tells of a surface over it too
 _MARGIN = 1.2  # of the region beyond its outermost optimum
 _ROOM = 0.15  # in every direction, in `scales`, whatever the scatter
 
@@ -64,29 +65,30 @@ class Pool:
         return new
 
     def surface(self, which: str, label: int, region: Region, degree: int) -> LabelSurface:
-        """Of one label's "series" or "binned" coefficients, from all that is known in the region."""
-        inside = within(region, self.theta)
-        values = getattr(self.values, which)[inside][:, :, label]
-        return LabelSurface(region, degree, fit(region, degree, self.theta[inside], values))
+        """Of one label's "series" or "binned" coefficients, from all that is known in the region and about it."""
+        near = self._near(region, self.theta)
+        values = getattr(self.values, which)[near][:, :, label]
+        return LabelSurface(region, degree, fit(region, degree, self.theta[near], values))
 
     def design(self, regions: Sequence[Region], degrees: Sequence[int], oversampling: float, seed: int) -> np.ndarray:
         """Points (m, d) that, with those known, determine a surface of that degree over each of the regions."""
         wanted = np.empty((0, len(regions[0].centre))) if regions else self.theta[:0]
-        for region, degree in zip(regions, degrees, strict=True):
+        size = [region.size ** len(region.centre) / np.linalg.det(region.whitening) for region in regions]
+        for i in np.argsort(size, kind="stable"):  # what the smallest needs serves those that hold it
+            region, degree = regions[i], degrees[i]
             known = np.concatenate([self.theta.reshape(-1, wanted.shape[1]), wanted])
-            new = nodes(region, degree, oversampling, seed, known[within(region, known)])
+            new = nodes(region, degree, oversampling, seed, known[self._near(region, known)])
             wanted = np.concatenate([wanted, new])
         return wanted
+
+    @staticmethod
+    def _near(region: Region, theta: np.ndarray) -> np.ndarray:
+        return _distance(region, theta) <= _REACH
 
 
 def _distance(region: Region, theta: np.ndarray) -> np.ndarray:
     """From the centre, in units of the region's size, of points (n, d)."""
     return np.linalg.norm((theta - region.centre) @ np.asarray(region.whitening).T, axis=1) / region.size
-
-
-def within(region: Region, theta: np.ndarray) -> np.ndarray:
-    """Which of the points (n, d), all of them allowed and within bounds, are in the region."""
-    return _distance(region, theta) <= 1
 
 
 def outermost(region: Region, theta: np.ndarray) -> float:

@@ -1,13 +1,12 @@
 """Both paths side by side."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import InputError
+from ..files import write_whole
 from .options import check_folder
 
 if TYPE_CHECKING:
@@ -24,11 +23,8 @@ def write_comparison(classical: "xr.DataTree", posterior: "xr.DataTree", folder:
     table = compare(classical, posterior)
     figure = plot_comparison(classical, posterior)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".otibayes-") as made:
-        table.to_csv(Path(made) / "comparison.csv")
-        figure.savefig(Path(made) / "comparison.png", dpi=160)
-        for name in ("comparison.csv", "comparison.png"):
-            os.replace(Path(made) / name, folder / name)
+    write_whole(folder / "comparison.csv", table.to_csv)
+    write_whole(folder / "comparison.png", lambda part: figure.savefig(part, dpi=160))
     click.echo("\n" + summary(table) + "\n")
     for line in describe(classical, posterior):
         click.echo(line)

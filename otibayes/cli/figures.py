@@ -1,7 +1,5 @@
 """The paper's figures and its Table 1, of any catalogue or classical result."""
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from ..files import write_whole
 from .options import (
     check_folder,
     check_output,
@@ -156,20 +155,16 @@ def table1(classical_file: Path, exclude: str | None, output: Path | None) -> No
 
 
 def _write(figure: Any, path: Path) -> None:
-    _whole(path, lambda made: figure.savefig(made, dpi=200))
+    _written(path, lambda made: figure.savefig(made, dpi=200))
 
 
 def _write_csv(table: Any, path: Path) -> None:
     flat = table.copy()
     flat.columns = [" ".join(part for part in column if part) for column in table.columns]
-    _whole(path, flat.to_csv)
+    _written(path, flat.to_csv)
 
 
-def _whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """What `write` makes, whole or not at all."""
+def _written(path: Path, write: Callable[[Path], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
-        made = Path(folder) / path.name
-        write(made)
-        os.replace(made, path)
+    write_whole(path, write)
     click.echo(f"written: {path}")

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from ..errors import InputError
+from ..files import write_whole
 
 __all__ = ["FORGETFUL", "Checkpoint", "differences", "open_checkpoint"]
 
@@ -46,7 +47,7 @@ class Checkpoint:
         if self.folder is None:
             return
         leaves: dict[str, Any] = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(value))}
-        _write(self.folder / f"{name}.npz", lambda whole: np.savez(whole, **leaves))
+        write_whole(self.folder / f"{name}.npz", lambda whole: np.savez(whole, **leaves))
 
     def keep(self, name: str, compute: Callable[[], Any], like: Any) -> Any:
         """What is kept under a name, else the result of `compute`, which is kept."""
@@ -108,13 +109,3 @@ def differences(before: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[st
         for name in names
         if before.get(name) != now.get(name)
     ]
-
-
-def _write(file: Path, write: Callable[[Path], Any]) -> None:
-    try:
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".otibayes-") as folder:
-            whole = Path(folder) / file.name
-            write(whole)
-            os.replace(whole, file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror}; choose another place") from error

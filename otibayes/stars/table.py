@@ -18,6 +18,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
 from ..errors import InputError
+from ..files import write_whole
 
 __all__ = [
     "META_KEY",
@@ -185,10 +186,7 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> None:
     name = _format(path)
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise InputError(f"{path}: the folder {path.parent} does not exist or cannot be written; choose another")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
-        complete = Path(folder) / path.name
-        table.write(complete, format=name)
-        os.replace(complete, path)
+    write_whole(path, lambda part: table.write(part, format=name))
 
 
 def table_meta(table: Table) -> dict[str, Any]:
