@@ -167,8 +167,9 @@ def nodes(
     """Where to evaluate: points (n, d) of the region that determine the polynomials well, with the `known` (k, d).
 
     A greedy D-optimal design: each is the one of many random points at which the polynomials are known worst from those
-    before it, until the variance of what they predict, averaged over the region, is that of a value over `oversampling`:
-    as from so many times as many points as there are terms, spread as well as can be. Where what is known will do, none.
+    before it, until the variance of what they predict, averaged over the region, is that of a value over
+    `oversampling`: as from so many times as many points as there are terms, spread as well as can be. Where what is
+    known will do, none.
     """
     known = np.empty((0, len(region.centre))) if known is None else known
     candidates = draw(region, math.ceil(10 * oversampling * math.comb(len(region.centre) + degree, degree)), seed)

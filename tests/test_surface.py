@@ -62,9 +62,12 @@ def test_outside_is_refused():
 
 def test_nodes_stay_inside_and_are_the_same_for_a_seed():
     chosen = nodes(CUT, 3, seed=4)
-    assert chosen.shape == (32, 3)  # 1.6 times 20 terms
+    assert 28 <= len(chosen) <= 36  # 1.6 times 20 terms, roughly
     assert all(contains(CUT, node) for node in chosen)
     np.testing.assert_array_equal(chosen, nodes(CUT, 3, seed=4))
+    assert len(nodes(CUT, 3, seed=4, known=chosen)) == 0
+    crowded = np.repeat(chosen[:5], 20, 0)  # many, but they tell five terms
+    assert len(nodes(CUT, 3, seed=4, known=crowded)) >= 20 - 5
     basis = np.stack([chebyshev(jnp.asarray(CUT.whitening @ (n - CUT.centre) / CUT.size), 3) for n in nodes(BALL, 3)])
     assert np.linalg.cond(basis) < 40
 
@@ -88,13 +91,13 @@ def test_values_come_through_the_map_in_order():
         return [function(p) for p in reversed(points)][::-1]
 
     expand(cubic, BALL, degree=1, held_out=3, map=backwards)
-    assert seen == [10]
+    assert len(seen) == 1 and seen[0] >= 4 + 3
 
 
 def test_a_larger_region_reuses_what_is_known():
     small = Region(BALL.centre, BALL.whitening, 1.6, -WIDE, WIDE)
     first = expand(cubic, small, degree=3, held_out=6)
     second = expand(cubic, BALL, degree=3, held_out=6, reuse=first)
-    assert first.nodes == 38 and second.nodes == 17  # a third of 32, and the held-out ones
+    assert 6 < second.nodes < first.nodes - 6  # the held-out ones, and those about the rim
     assert max(np.abs(e).max() for e in second.held_out.error.values()) < 1e-9
-    assert len(second.evaluated[0]) == 55
+    assert len(second.evaluated[0]) == first.nodes + second.nodes

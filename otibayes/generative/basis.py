@@ -38,7 +38,7 @@ __all__ = [
 _J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
 _L_Z_ZERO = R0 * V_CIRC
 _TINY = 1e-12  # kpc km/s
-_RADIUS = 6.0
+_RADIUS = 7.0
 _MOST = 1024
 _LEAST_VARIANCE = 1e-20
 _LEAST_SHARE = 1e-9  # of the envelope that is left to every combination: keeps prior_covariance positive definite
@@ -105,7 +105,8 @@ def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: flo
 
     The box exceeds the inputs by `margin` lengths on the sides that are not an axis of symmetry: the field's slope is
     zero at its faces. `size` None: all products within `_RADIUS` of zero in frequency times length, beyond which a
-    squared exponential's spectrum is below 2e-8 of its peak, but no more than `_MOST`.
+    squared exponential's spectrum is below 3e-11 of its peak (so many stars have an opinion of what is above), but no
+    more than `_MOST`.
     """
     lengths = np.asarray(lengths, float)
     low = np.where(_ROOTS, 0.0, x.min(0) - margin * lengths)

@@ -71,6 +71,11 @@ class SurfaceReport(NamedTuple):
         light = self.khat < _KHAT_MOST or np.abs(self.posterior).max() < 1
         return bool(self.farthest < self.size and light and self.shift < _SHIFT_MOST)
 
+    @property
+    def resolved(self) -> bool:
+        """Whether a finer basis would not move a mean either."""
+        return self.basis_shift < _SHIFT_MOST
+
 
 def passes(map: Map | None, data: Data, degrees: tuple[int, ...]) -> Map:
     """`map` for `moments_at` on this box up to these degrees: nodes that are kept on disk must not be another box's."""

@@ -301,6 +301,25 @@ def _with_bases(
     return replace(data, basis=basis, finer=finer)
 
 
+class _Expanding:
+    """A model's density on one basis, where the statistic of the stars comes from a surface."""
+
+    def __init__(self, data: Data, model: Model, space: _Space, map: Map | None) -> None:
+        self.data, self.exact = data, _exact(data, model, space, map)
+
+        def potential(flat: Any, lean: response.Surface) -> Any:
+            return _potential(model, Likelihood(data, source=partial(from_surface, lean)), space)(flat)
+
+        self.potential, self.value = potential, jax.jit(potential)
+        self.slope = jax.jit(lambda lean, flat: jax.value_and_grad(potential)(flat, lean))
+        self.read = jax.jit(lambda lean, theta: from_surface(lean, theta)[0])
+
+    def region(self, draws: np.ndarray) -> response.Region:
+        """Six sigmas of draws (S, P) about their mean."""
+        theta = self.exact.theta(draws)
+        return region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, self.data.model)
+
+
 def _on_surface(
     data: Data,
     model: Model,
@@ -314,56 +333,52 @@ def _on_surface(
     map: Map | None,
 ) -> tuple[Data, _Source, np.ndarray, np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
     rng = np.random.default_rng([settings.seed, 0x666577])
-    draws = rng.multivariate_normal(centre, _WIDER**2 * covariance, _PRIOR_DRAWS)
-    calls = _calls(model, data, space, draws)
-    thetas = np.asarray(jax.vmap(partial(space.parameters, model=data.model))(draws[:_BASIS_THETAS]))
-    data = _with_bases(checkpoint, "maximum", data, calls, thetas, basis_size, map)
-    exact = _exact(data, model, space, map)
 
-    def approximate(flat: Any, expanded: response.Surface) -> Any:
-        return _potential(model, Likelihood(data, source=partial(from_surface, expanded)), space)(flat)
+    def resolving(name: str, draws: np.ndarray, size: int | None) -> _Expanding:
+        calls = _calls(model, data, space, draws)
+        thetas = np.asarray(jax.vmap(partial(space.parameters, model=data.model))(draws[:_BASIS_THETAS]))
+        return _Expanding(_with_bases(checkpoint, name, data, calls, thetas, size, map), model, space, map)
 
-    slope = jax.jit(jax.value_and_grad(approximate))
-    on_surface = jax.jit(approximate)
-    read = jax.jit(lambda lean, theta: from_surface(lean, theta)[0])
-
-    def expanded(degree: int) -> response.Surface:
-        theta = exact.theta(rng.multivariate_normal(centre, covariance, 1000))
-        region = region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
-        return expand_statistic(exact, region, degree, settings.seed)
-
-    if again:  # few stars tell the maximum of all to within their own errors
-        lean = leaned(expanded(_DEGREES[0] - 1))
-        centre = _find_mode(lambda flat: slope(flat, lean), centre, covariance)
-        covariance = _covariance(lambda flat: slope(flat, lean), centre)
-    surface = expanded(_DEGREES[0])
-    lean = leaned(surface)
-    if again:
-        centre = _find_mode(lambda flat: slope(flat, lean), centre, covariance)
-        covariance = _covariance(lambda flat: slope(flat, lean), centre)
+    for degree in (_DEGREES[0] - 1, _DEGREES[0]) if again else _DEGREES[:1]:
+        wider = rng.multivariate_normal(centre, _WIDER**2 * covariance, _PRIOR_DRAWS)
+        on = resolving(f"degree-{degree}", wider, basis_size)
+        region = on.region(rng.multivariate_normal(centre, covariance, 1000))
+        surface = expand_statistic(on.exact, region, degree, settings.seed)
+        lean = leaned(surface)
+        if again:  # few stars tell the maximum of all to within their own errors
+            slope = partial(on.slope, lean)
+            centre = _find_mode(slope, centre, covariance)
+            covariance = _covariance(slope, centre)
     # of the run's warm-up, so that both share their compiled program
     mode, pilot = centre, _PILOT._replace(seed=settings.seed, warmup=settings.warmup)
-    flat, _ = sample_nuts(approximate, lean, centre, covariance, pilot, "NUTS, pilot", checkpoint, adapt=False)
+    flat, _ = sample_nuts(on.potential, lean, centre, covariance, pilot, "NUTS, pilot", checkpoint, adapt=False)
     if flat.shape[1] < pilot.draws:
         raise KeyboardInterrupt
     draws = flat.reshape(-1, centre.size)
+    reuse: response.Surface | None = surface
     for attempt in range(1, _ATTEMPTS + 1):
         metric = _metric(draws, covariance)
         some = rng.choice(draws, _CHECKED, replace=False)
-        theta = exact.theta(draws)
-        region = region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, data.model)
-        surface, held_out = expand_well(exact, region, some, _DEGREES, settings.seed, surface)
+        surface, held_out = expand_well(on.exact, on.region(draws), some, _DEGREES, settings.seed, reuse)
         lean = leaned(surface)
-        found = partial(read, lean)
+        found = partial(on.read, lean)
         name = f"NUTS, attempt {attempt}" if attempt > 1 else "NUTS"
         run = (settings, name, checkpoint)
-        flat, statistics = sample_nuts(approximate, lean, draws.mean(0), metric, *run, adapt=False)
+        flat, statistics = sample_nuts(on.potential, lean, draws.mean(0), metric, *run, adapt=False)
         if flat.shape[1] < settings.draws:
-            return data, found, mode, flat, statistics, None
-        draws = flat.reshape(-1, centre.size)
-        about = report(exact, partial(on_surface, expanded=lean), surface, held_out, attempt, draws, settings.seed)
-        if about.trusted:
-            return data, found, mode, flat, statistics, about
+            return on.data, found, mode, flat, statistics, None
+        draws, reuse = flat.reshape(-1, centre.size), surface
+        about = report(on.exact, partial(on.value, lean=lean), surface, held_out, attempt, draws, settings.seed)
+        if about.trusted and (about.resolved or basis_size is not None):
+            return on.data, found, mode, flat, statistics, about
+        if not about.resolved and basis_size is None:
+            wider = draws.mean(0) + _WIDER * (rng.choice(draws, _PRIOR_DRAWS, replace=False) - draws.mean(0))
+            on, reuse = resolving(f"attempt-{attempt}", wider, 2 * about.basis_size), None
+    if about.trusted:
+        raise InputError(
+            f"{about.basis_size} basis functions do not resolve the field after {_ATTEMPTS} attempts: twice as many"
+            f" would move a mean by {about.basis_shift:.2f} sigma; give more (--basis-size)"
+        )
     raise InputError(
         f"the response surface cannot be trusted after {_ATTEMPTS} attempts: draws go to {about.farthest:.1f} of"
         f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by {about.shift:.2f}"
