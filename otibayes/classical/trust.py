@@ -56,12 +56,13 @@ class Pool:
 
     def add(self, points: np.ndarray) -> Coefficients:
         """The values at `points` (m, d), which are known from then on."""
+        if not len(points) and self.values is not None:
+            return Coefficients(*(leaves[:0] for leaves in self.values))
         found = self.nodes(self.function, list(points))
         new = Coefficients(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
-        if len(points):
-            old = self.values
-            self.theta = points if old is None else np.concatenate([self.theta, points])
-            self.values = new if old is None else Coefficients(*map(np.concatenate, zip(old, new, strict=True)))
+        old = self.values
+        self.theta = points if old is None else np.concatenate([self.theta, points])
+        self.values = new if old is None else Coefficients(*map(np.concatenate, zip(old, new, strict=True)))
         return new
 
     def surface(self, which: str, label: int, region: Region, degree: int) -> LabelSurface:
