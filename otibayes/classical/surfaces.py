@@ -13,13 +13,13 @@ from .objective import Coefficients
 from .problem import Problem, Single, minimum_of
 from .trust import Pool, covering, outermost
 
-__all__ = ["GOOD", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
+__all__ = ["GOOD", "ROUGH", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
 
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
 ROUNDS = 6  # of growing regions and degrees, before what is left is accepted and reported
 DEGREES = (3, 4)  # of the surfaces of equation 8: the second where the first is not good enough
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
-ROUGH = 20_000  # stars below which the roughness of the coefficients, which no degree follows, limits a surface
+ROUGH = 20_000  # stars: of fewer, the roughness of the coefficients, which no degree follows, limits a surface
 OVERSAMPLING = 1.4  # nodes over polynomials
 PASSES = 6  # of polishing
 GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
