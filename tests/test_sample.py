@@ -19,6 +19,7 @@ from otibayes.errors import InputError
 from otibayes.generative import Likelihood, NutsSettings, prepare, sample_parameters, sample_posterior
 from otibayes.generative import sample as sampling
 from otibayes.generative.data import from_unbounded, to_unbounded
+from otibayes.generative.expansion import SurfaceReport
 from otibayes.generative.nuts import sample_nuts
 from otibayes.parallel import BLOCK, in_blocks
 from otibayes.parameters import TABLE
@@ -182,6 +183,20 @@ def test_a_surface_that_cannot_be_trusted_is_refused(data, monkeypatch):
     monkeypatch.setattr(sampling, "_PILOT", NutsSettings(4, 10, 25))
     with pytest.raises(InputError, match="cannot be trusted after 1 attempts.*--no-surface"):
         sample_posterior(data, joint_abundances, basis_size=20, settings=NutsSettings(2, 10, 50))
+
+
+def test_a_basis_that_does_not_resolve_the_field_is_made_anew(data, monkeypatch):
+    """Twice as large, until a finer one moves no mean."""
+    sizes = []
+
+    def told(report):
+        sizes.append(report.basis_size)
+        return len(sizes) > 1
+
+    monkeypatch.setattr(SurfaceReport, "resolved", property(told))
+    monkeypatch.setattr(sampling, "_PILOT", NutsSettings(4, 10, 25))
+    found = sample_posterior(data, joint_abundances, settings=NutsSettings(4, 20, 50))
+    assert found.report.attempts == 2 and sizes[1] == 2 * sizes[0] == len(found.data.basis.degrees)
 
 
 def test_limits_are_for_uniform_priors():

@@ -369,9 +369,10 @@ def _on_surface(
             return on.data, found, mode, flat, statistics, None
         draws, reuse = flat.reshape(-1, centre.size), surface
         about = report(on.exact, partial(on.value, lean=lean), surface, held_out, attempt, draws, settings.seed)
-        if about.trusted and (about.resolved or basis_size is not None):
+        resolved = basis_size is not None or about.resolved
+        if about.trusted and resolved:
             return on.data, found, mode, flat, statistics, about
-        if not about.resolved and basis_size is None:
+        if not resolved:
             wider = draws.mean(0) + _WIDER * (rng.choice(draws, _PRIOR_DRAWS, replace=False) - draws.mean(0))
             on, reuse = resolving(f"attempt-{attempt}", wider, 2 * about.basis_size), None
     if about.trusted:
