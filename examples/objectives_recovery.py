@@ -2,10 +2,10 @@
 
 Run from the checkout: python examples/objectives_recovery.py [--seeds 20] [--stars 10000] [--folder DIR], some two
 minutes a seed. Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits
-and not from our action code. All four parameters are fitted, as `otibayes classical --no-polish` does. Told of each objective and
-element are the pulls of every parameter, and the squared Mahalanobis distance of the truth, which has a mean of 4 where
-the answer is unbiased and its errors are right; of chi^2 also its value at the minimum, whose mean should be its
-degrees of freedom. A seed that was done is not done again.
+and not from our action code. All four parameters are fitted, as `otibayes classical --no-polish` does. Told of each
+objective and element are the pulls of every parameter, and the squared Mahalanobis distance of the truth, which has a
+mean of 4 where the answer is unbiased and its errors are right; of chi^2 also its value at the minimum, whose mean
+should be its degrees of freedom. A seed that was done is not done again.
 """
 
 import argparse
