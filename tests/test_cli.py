@@ -307,9 +307,13 @@ def test_an_age_as_label_with_every_coefficient_in_the_objective(table, tmp_path
     table["t_gyr"] = 5 + 20 * (table["FE_H"] - table["FE_H"].mean())
     given = [written(table[:120], tmp_path), "--column", "AGE=t_gyr", "--elements", "AGE", "--every", *FITTED]
     succeed("classical", *given, "--no-surface", "--bootstraps", 2, "--output", tmp_path / "age.nc")
-    found = oti.load(tmp_path / "age.nc")["optimum"].ds.isel(element=0)
-    assert str(found.element.values) == "AGE" and (found.coefficient_sd > 0.1).all()  # a tenth of the ages' scatter
-    np.testing.assert_allclose(found.objective, (found.coefficient_values**2).sum(), rtol=1e-6)
+    tree = oti.load(tmp_path / "age.nc")
+    used = tree["constant_data"].ds.sel(element="AGE")
+    np.testing.assert_allclose(used.abundances, table["t_gyr"][used.row.values], rtol=1e-6)
+    found = tree["optimum"].ds.sel(element="AGE")
+    # coefficients of all resamples at once are in single precision; c0^2 and b2^2 are a tenth of the objective or more
+    np.testing.assert_allclose(found.objective, (found.coefficient_values**2).sum(), rtol=1e-5)
+    assert float(found.objective) > 1.1 * float((found.coefficient_values[1:4] ** 2).sum())
 
 
 def test_from_stars_to_comparison(work):
