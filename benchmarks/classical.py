@@ -148,7 +148,8 @@ def main() -> None:
 
     setup, (w, delta) = seconds(first_steps)
     actions = functools.partial(action_angle, delta=delta)
-    coefficients(theta, stars, labels, sigma, None, actions)  # compiles
+    for drawn in (None, counts):
+        coefficients(theta, stars, labels, sigma, drawn, actions)  # compiles
     ours, one = seconds(coefficients, theta, stars, labels, sigma, None, actions)
     ours_all, every = seconds(coefficients, theta, stars, labels, sigma, counts, actions)
     plain, (theirs, details) = seconds(recipe, theta, w, delta, labels[:, 0], sigma[:, 0], np.arange(N))

@@ -8,29 +8,24 @@ the resamples' own crossings. A seed that was done is not done again.
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from catalogues import over_seeds, truth_of
 
 from otibayes import Parameters
 from otibayes.classical.scan import scan
 from otibayes.dynamics import action_angle, focal_length, phase_space
 from otibayes.stars import mock, read_stars, write_table
 
+STUDY = 2021
 ELEMENTS = ("MG_FE", "FE_H")
 GRID = np.arange(0.4, 1.81, 0.1)
 
 
-def truth_of(seed: int) -> Parameters:
-    rng = np.random.default_rng([seed, 2021])
-    return Parameters(rng.uniform(0.7, 1.3), rng.uniform(0.22, 0.36), rng.uniform(0, 30), rng.uniform(6, 10))
-
-
 def recover(seed: int, stars: int, bootstraps: int, folder: Path) -> dict:
-    truth = truth_of(seed)
+    truth = truth_of(seed, STUDY)
     table = folder / f"stars-{seed}.fits"
     write_table(mock(stars, seed, truth, ELEMENTS, progress=False), table)
     read = read_stars(table)
@@ -72,17 +67,7 @@ def main() -> None:
     parser.add_argument("--bootstraps", type=int, default=128)
     parser.add_argument("--folder", type=Path, default=Path("classical-recovery"))
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for seed in tqdm(range(options.seeds), desc="catalogues"):
-        kept = options.folder / f"{options.stars}-{options.bootstraps}-{seed}.json"
-        if not kept.exists():
-            done = recover(seed, options.stars, options.bootstraps, options.folder)
-            part = kept.with_suffix(".part")
-            part.write_text(json.dumps(done))
-            part.replace(kept)
-        results.append(json.loads(kept.read_text()))
-    print("\n".join(summary(results)))
+    print("\n".join(summary(over_seeds(recover, options))))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ is mean +- 1.96 sd of the joint constraint.
 """
 
 import argparse
-import json
 import math
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from catalogues import kept
 from scipy.stats import binom
 
 import otibayes as oti
@@ -47,12 +46,7 @@ def infer(seed, number, folder):
 
 def kept_or_inferred(seed, number, folder):
     """What `infer` found before, or finds now and keeps."""
-    kept = folder / f"seed-{seed}-{number}.json"
-    if not kept.exists():
-        part = kept.with_suffix(".part")
-        part.write_text(json.dumps(infer(seed, number, folder)))
-        os.replace(part, kept)
-    return json.loads(kept.read_text())
+    return kept(folder / f"seed-{seed}-{number}.json", lambda: infer(seed, number, folder))
 
 
 def missed(row, path):

@@ -9,27 +9,22 @@ should be its degrees of freedom. A seed that was done is not done again.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
+from catalogues import off_truth, over_seeds, truth_of
 from scipy.stats import chi2, kstest
-from tqdm import tqdm
 
 import otibayes as oti
 
+STUDY = 2023
 ELEMENTS = ("MG_FE", "FE_H")
 PARAMETERS = oti.Parameters._fields
 
 
-def truth_of(seed: int) -> oti.Parameters:
-    rng = np.random.default_rng([seed, 2023])
-    return oti.Parameters(rng.uniform(0.7, 1.3), rng.uniform(0.22, 0.36), rng.uniform(0, 30), rng.uniform(6, 10))
-
-
 def recover(seed: int, number: int, bootstraps: int, folder: Path) -> dict:
     table = folder / f"stars-{seed}.fits"
-    oti.write_table(oti.mock(number, seed, truth_of(seed), ELEMENTS, progress=False), table)
+    oti.write_table(oti.mock(number, seed, truth_of(seed, STUDY), ELEMENTS, progress=False), table)
     tree = oti.fit_classical(oti.read_stars(table), ELEMENTS, bootstraps=bootstraps, seed=seed, polish=False)
     table.unlink()
     replicates = np.stack([tree["posterior"][name].values[0] for name in PARAMETERS], -1)  # (draw, element, parameter)
@@ -58,14 +53,11 @@ def moments(values: np.ndarray) -> str:
 
 
 def summary(results: list[dict]) -> list[str]:
-    truth = np.array([truth_of(r["seed"]) for r in results])
     lines = [f"{len(results)} catalogues; pulls: mean, sd", f"{'':34s}" + "".join(f"{p:>22s}" for p in PARAMETERS)]
     for element in ELEMENTS:
         for way, errors in (("equation 8", "covariance"), ("chi^2", "covariance"), ("chi^2", "spread")):
-            off = np.array([r[element][way]["optimum"] for r in results]) - truth
-            covariance = np.array([r[element][way][errors] for r in results])
-            pulls = off / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-            distance = np.einsum("ni,ni->n", off, np.linalg.solve(covariance, off[..., None])[..., 0])
+            found = [(r[element][way]["optimum"], r[element][way][errors], truth_of(r["seed"], STUDY)) for r in results]
+            pulls, distance = map(np.array, zip(*(off_truth(*one) for one in found), strict=True))
             shown = {"covariance": "", "spread": "resamples"}[errors]
             lines.append(f"{element:8s} {way:12s} {shown:10s}" + "".join(f"{moments(p):>22s}" for p in pulls.T))
             lines.append(f"{'':20s} distance^2 of the truth, of 4: {moments(distance)}")
@@ -83,17 +75,7 @@ def main() -> None:
     parser.add_argument("--bootstraps", type=int, default=64)
     parser.add_argument("--folder", type=Path, default=Path("objectives-recovery"))
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for seed in tqdm(range(options.seeds), desc="catalogues"):
-        kept = options.folder / f"{options.stars}-{options.bootstraps}-{seed}.json"
-        if not kept.exists():
-            done = recover(seed, options.stars, options.bootstraps, options.folder)
-            part = kept.with_suffix(".part")
-            part.write_text(json.dumps(done))
-            part.replace(kept)
-        results.append(json.loads(kept.read_text()))
-    print("\n".join(summary(results)))
+    print("\n".join(summary(over_seeds(recover, options))))
 
 
 if __name__ == "__main__":

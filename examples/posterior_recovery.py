@@ -9,29 +9,23 @@ the same stars (GLS joint of all elements). A seed that was done is not done aga
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
+from catalogues import kept, off_truth, truth_of
 from scipy.stats import chi2
 
 import otibayes as oti
 
+STUDY = 2022
 PARAMETERS = ("m_disk", "h_z", "z_sun", "vz_sun")
-
-
-def truth_of(seed):
-    rng = np.random.default_rng([seed, 2022])
-    return oti.Parameters(rng.uniform(0.7, 1.3), rng.uniform(0.22, 0.36), rng.uniform(0, 30), rng.uniform(6, 10))
 
 
 def made(seed, number, folder):
     file = folder / f"stars-{seed}-{number}.fits"
     if not file.exists():
-        part = folder / f"part-{seed}-{number}.fits"
-        oti.write_table(oti.mock(number, seed, truth_of(seed)), part)
-        part.replace(file)
+        oti.write_table(oti.mock(number, seed, truth_of(seed, STUDY)), file)
     return oti.read_stars(file)
 
 
@@ -54,26 +48,16 @@ def classical(stars, seed):
     return {"mean": joint["mean"].values.tolist(), "covariance": joint["covariance"].values.tolist()}
 
 
-def kept(folder, name, compute):
-    """What was found before, or is found now and kept."""
-    file = folder / f"{name}.json"
-    if not file.exists():
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(compute()))
-        part.replace(file)
-    return json.loads(file.read_text())
-
-
 def row(seed, found):
     """The distance, pulls, sds and the correlation of m_disk and h_z, in one line."""
-    mean, covariance, truth = np.array(found["mean"]), np.array(found["covariance"]), np.array(truth_of(seed))
-    sd, off = np.sqrt(np.diag(covariance)), mean - truth
-    distance = float(off @ np.linalg.solve(covariance, off))
+    covariance = np.array(found["covariance"])
+    pulls, distance = off_truth(found["mean"], covariance, truth_of(seed, STUDY))
+    sd = np.sqrt(np.diag(covariance))
     correlation = covariance[0, 1] / (sd[0] * sd[1])
-    pulls = " ".join(f"{pull:+5.2f}" for pull in off / sd)
+    shown = " ".join(f"{pull:+5.2f}" for pull in pulls)
     return (
         distance,
-        f"{distance:6.2f}   {pulls}   {sd[0]:.4f} {sd[1]:.4f} {sd[2]:5.2f} {sd[3]:.3f}   {correlation:+.2f}",
+        f"{distance:6.2f}   {shown}   {sd[0]:.4f} {sd[1]:.4f} {sd[2]:5.2f} {sd[3]:.3f}   {correlation:+.2f}",
     )
 
 
@@ -91,8 +75,7 @@ def main():
         distances = []
         for seed in range(options.seeds):
             found = kept(
-                options.folder,
-                f"{name}-{seed}-{options.stars}",
+                options.folder / f"{name}-{seed}-{options.stars}.json",
                 lambda way=way, seed=seed: way(made(seed, options.stars, options.folder), seed),
             )
             distance, line = row(seed, found)

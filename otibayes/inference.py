@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,11 +240,9 @@ def sample(
     mass_model, extra = mass_model or asked.mass_model, asked.extra
     stars, elements, delta = _ready(stars, elements, delta, mass_model, extra, every=False)
     data = prepare(stars, elements, mass_model, delta, extra, error_classes, asked.tails)
-    passes = Nodes("stars", "pass", None, name, client, cores(), like=Moments(*[0] * len(Moments._fields)))
-    kept = FORGETFUL
-    if checkpoint is not None:
-        kept = open_checkpoint(checkpoint, told, resume)
-        passes = replace(passes, store=Path(checkpoint) / "passes")
+    kept = FORGETFUL if checkpoint is None else open_checkpoint(checkpoint, told, resume)
+    store = None if kept.folder is None else kept.folder / "passes"
+    passes = Nodes("stars", "pass", store, name, client, cores(), Moments(*[0] * len(Moments._fields)))
     found = sample_posterior(
         data,
         function,

@@ -27,6 +27,7 @@ K_NEIGHBOURS = 64  # PW21, section 6.1
 _BLOCK = 256  # stars whose deviations are used at once
 _PART = 128  # of them, for whose neighbours' weights in all resamples there is room in the cache
 _ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
+_PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]  # of actions
 _MARGIN = 4.3  # of Poisson sigmas: neighbours beyond K that a resample seldom needs
 
 
@@ -66,9 +67,6 @@ def local_mean(weights: Any, x: Any, y: Any, gradient: bool = True) -> np.ndarra
     return np.asarray(_mean(sums, y.shape[1], gradient))
 
 
-_PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]
-
-
 @partial(jax.jit, static_argnums=2, compiler_options=_ALONE)
 def _moments(x: Any, y: Any, gradient: bool) -> Any:
     """1, y and, for the gradient, x, x x, x y of each neighbour (S, moments, K)."""
@@ -103,7 +101,6 @@ def _weights(drawn: Any, index: Any, K: int, own_copies: bool, dtype: Any) -> An
 
     `own_copies`: the first of them is the star itself, whose copies count but for one.
     """
-
     rows = drawn[index.T]
     if own_copies:
         rows = rows.at[0].set(jnp.maximum(rows[0], 1) - 1)

@@ -115,7 +115,8 @@ def coefficients(
     scatter = settings.moment == "scatter"
     equal = sigma is None or scatter
     inverse = np.ones((len(y), 1)) if equal else np.asarray(sigma, float) ** -2.0
-    M = design(getattr(aa, settings.angle), BINNED)
+    angle = getattr(aa, settings.angle)
+    M = design(angle, BINNED) if settings.bins else design(angle)
     place = np.digitize(J[:, 2], settings.bins)
     bins = len(settings.bins) + 1 if settings.bins else 0
 

@@ -108,7 +108,7 @@ def optimise_on_surfaces(
     E, B = problem.labels.shape[1], len(problem.counts)
     rng = np.random.default_rng([seed, 0x70616972])
     pool = Pool(problem, nodes)
-    pool.add(pool.design([region], [DEGREES[0]], OVERSAMPLING, seed))
+    pool.cover([region], [DEGREES[0]], OVERSAMPLING, seed)
 
     targets = [Target(problem, e, fatol[e], "series", region, np.tile(start, (B, 1))) for e in range(E)]
     for target in targets:
@@ -124,7 +124,7 @@ def optimise_on_surfaces(
     for rounds in range(1, ROUNDS + 1):
         for target in wanting:
             target.place()
-        pool.add(pool.design([t.region for t in wanting], [t.degree for t in wanting], OVERSAMPLING, seed + rounds))
+        pool.cover([t.region for t in wanting], [t.degree for t in wanting], OVERSAMPLING, seed + rounds)
         for target in wanting:
             target.optimise(pool)
         free = targets if rounds < CHI2_ROUNDS else targets[:E]

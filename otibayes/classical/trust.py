@@ -56,8 +56,6 @@ class Pool:
 
     def add(self, points: np.ndarray) -> Coefficients:
         """The values at `points` (m, d), which are known from then on."""
-        if not len(points) and self.values is not None:
-            return Coefficients(*(leaves[:0] for leaves in self.values))
         found = self.nodes(self.function, list(points))
         new = Coefficients(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
         old = self.values
@@ -67,9 +65,15 @@ class Pool:
 
     def surface(self, which: str, label: int, region: Region, degree: int) -> LabelSurface:
         """Of one label's "series" or "binned" coefficients, from all that is known in the region and about it."""
-        near = self._near(region, self.theta)
+        near = _near(region, self.theta)
         values = getattr(self.values, which)[near][:, :, label]
         return LabelSurface(region, degree, fit(region, degree, self.theta[near], values))
+
+    def cover(self, regions: Sequence[Region], degrees: Sequence[int], oversampling: float, seed: int) -> None:
+        """`add` what surfaces of these degrees over the regions still need, if anything."""
+        points = self.design(regions, degrees, oversampling, seed)
+        if len(points):
+            self.add(points)
 
     def design(self, regions: Sequence[Region], degrees: Sequence[int], oversampling: float, seed: int) -> np.ndarray:
         """Points (m, d) that, with those known, determine a surface of that degree over each of the regions."""
@@ -78,18 +82,19 @@ class Pool:
         for i in np.argsort(size, kind="stable"):  # what the smallest needs serves those that hold it
             region, degree = regions[i], degrees[i]
             known = np.concatenate([self.theta.reshape(-1, wanted.shape[1]), wanted])
-            new = nodes(region, degree, oversampling, seed, known[self._near(region, known)])
+            new = nodes(region, degree, oversampling, seed, known[_near(region, known)])
             wanted = np.concatenate([wanted, new])
         return wanted
-
-    @staticmethod
-    def _near(region: Region, theta: np.ndarray) -> np.ndarray:
-        return _distance(region, theta) <= _REACH
 
 
 def _distance(region: Region, theta: np.ndarray) -> np.ndarray:
     """From the centre, in units of the region's size, of points (n, d)."""
     return np.linalg.norm((theta - region.centre) @ np.asarray(region.whitening).T, axis=1) / region.size
+
+
+def _near(region: Region, theta: np.ndarray) -> np.ndarray:
+    """Which of the points (n, d) tell of a surface over the region."""
+    return _distance(region, theta) <= _REACH
 
 
 def outermost(region: Region, theta: np.ndarray) -> float:

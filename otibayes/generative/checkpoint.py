@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,15 +82,14 @@ def open_checkpoint(folder: str | os.PathLike[str], inputs: Mapping[str, Any], r
                 " give the inputs that it had"
             )
         return Checkpoint(folder)
-    try:
+
+    def begin(part: Path) -> None:
+        part.mkdir()
+        (part / _INPUTS).write_text(json.dumps(dict(inputs), indent=1))
         if folder.exists():
             shutil.rmtree(folder)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".otibayes-") as made:
-            (Path(made) / "new").mkdir()
-            (Path(made) / "new" / _INPUTS).write_text(json.dumps(dict(inputs), indent=1))
-            os.replace(Path(made) / "new", folder)  # never without its inputs
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another place") from error
+
+    write_whole(folder, begin)  # never without its inputs
     return Checkpoint(folder)
 
 

@@ -372,7 +372,7 @@ def _on_surface(
         resolved = basis_size is not None or about.resolved
         if about.trusted and resolved:
             return on.data, found, mode, flat, statistics, about
-        if not resolved:
+        if not resolved and attempt < _ATTEMPTS:
             wider = draws.mean(0) + _WIDER * (rng.choice(draws, _PRIOR_DRAWS, replace=False) - draws.mean(0))
             on, reuse = resolving(f"attempt-{attempt}", wider, 2 * about.basis_size), None
     if about.trusted:
