@@ -31,6 +31,7 @@ __all__ = [
     "expand",
     "fit",
     "nodes",
+    "predict",
     "radius",
     "reader",
 ]
@@ -224,9 +225,8 @@ def expand(
     fitted = np.r_[: len(wanted), len(fresh) : len(fresh) + len(known)]
     theta = np.concatenate([fresh, known])
     coefficients = fit(region, degree, theta[fitted], jax.tree.map(lambda value: value[fitted], everything))
-    basis_held = _basis(region, degree, held)
     error = jax.tree.map(
-        lambda c, value: np.tensordot(basis_held, c, 1) - value[len(wanted) : len(fresh)], coefficients, everything
+        lambda c, value: predict(region, degree, held, c) - value[len(wanted) : len(fresh)], coefficients, everything
     )
     radii = np.asarray(jax.vmap(functools.partial(radius, region))(held))
     return Surface(region, coefficients, HeldOut(held, radii, error), (theta, everything), degree, len(fresh))
@@ -241,6 +241,11 @@ def fit(region: Region, degree: int, theta: np.ndarray, values: Any) -> Any:
         return solution.reshape(-1, *value.shape[1:])
 
     return jax.tree.map(one, values)
+
+
+def predict(region: Region, degree: int, theta: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """The surface of one array, coefficients (terms, ...), at points theta (n, d): (n, ...), the region's or not."""
+    return np.tensordot(_basis(region, degree, theta), coefficients, 1)
 
 
 def reader(

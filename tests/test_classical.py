@@ -144,7 +144,7 @@ def test_surface_equals_plain(monkeypatch):
     assert np.abs(np.einsum("eci,ebi->ebc", fast.valley.jacobian, apart)).max() < 0.02
     assert np.abs(apart).max() < 1
     np.testing.assert_allclose(fast.valley.jacobian, plain.valley.jacobian, atol=0.1)
-    assert fast.report.worst < 1e-6 and not fast.report.polished.any()
+    assert fast.report.worst < 1e-6 and not fast.report.polished.any() and fast.report.roughness.max() < 1e-6
     moved = (fast.optimum - START) / unit
     assert (np.abs(moved).max(0) > 0.1).all() and np.ptp(moved, axis=1).min() > 0.5
 
@@ -162,6 +162,7 @@ def test_optima_are_polished_where_the_surface_is_not_good_enough(monkeypatch):
     labels = np.random.default_rng(0).normal(0, 1, (200, 2))
     polished, not_polished = (fit(None, labels, actions=toy, bootstraps=20, polish=p) for p in (None, False))
     assert not_polished.report.worst == not_polished.report.surface_worst > 0.1
+    assert not_polished.report.roughness.min() > 0.1
     assert polished.report.polished.all() and polished.report.worst < 0.05
     counts = np.concatenate([np.ones((1, 200), int), resamples(200, 20, 0)])
     for e in range(2):

@@ -17,7 +17,7 @@ from . import chi2
 from .minimum import Minimum, scales
 from .objective import Actions, Coefficients, Settings
 from .problem import PlainMinimum, Problem, resamples
-from .surfaces import GOOD, ROUGH, SurfaceReport, optimise_on_surfaces, polish_optima
+from .surfaces import GOOD, MANY, SurfaceReport, optimise_on_surfaces, polish_optima
 from .trust import LabelSurface
 from .valley import Valley, jacobian, valley
 
@@ -98,7 +98,7 @@ def fit(
     if surface:
         targets, report, begin, ends = optimise_on_surfaces(problem, nodes, region, fatol, starts, checks, seed)
         poor = set(report.pairs[~(np.abs(report.pair_error) < GOOD).all(1), 0].tolist())
-        asked = polish is None and N <= ROUGH  # a polished optimum takes two passes or more
+        asked = polish is None and N <= MANY  # a polished optimum takes two passes or more
         chosen = [t for t in targets[:E] if polish or (asked and t.label in poor)]
         if chosen:
             report = polish_optima(problem, nodes, chosen, report, seed)

@@ -13,13 +13,13 @@ from .objective import Coefficients
 from .problem import Problem, Single, minimum_of
 from .trust import Pool, covering, outermost
 
-__all__ = ["GOOD", "ROUGH", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
+__all__ = ["GOOD", "MANY", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
 
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
-ROUNDS = 6  # of growing regions and degrees, before what is left is accepted and reported
-DEGREES = (3, 4)  # of the surfaces of equation 8: the second where the first is not good enough
+ROUNDS = 6  # of growing regions, before what is left is accepted and reported
+DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
-ROUGH = 20_000  # stars: of fewer, the roughness of the coefficients, which no degree follows, limits a surface
+MANY = 20_000  # stars: of more, polishing takes hours
 OVERSAMPLING = 1.4  # nodes over polynomials
 PASSES = 6  # of polishing
 GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
@@ -32,8 +32,9 @@ class SurfaceReport(NamedTuple):
     these pairs' optima; `worst`, its largest magnitude; `surface_worst`, the same before polishing; `polished` (E,),
     labels for which each pair's surface was shifted to the plain coefficients at its own optimum and minimised anew;
     `beyond`, the share of all their optima that remain off by more than 0.1;
-    `degree` (E,) of each label's surface, `outermost` (E,) optimum in units of its region's size; `edge`, how many
-    labels have one on the edge; `nodes`, evaluations over the stars for all labels and replicates; `rounds`;
+    `roughness` (E,), rms of the plain coefficients about each label's surface, at its nodes; `outermost` (E,) optimum
+    in units of its region's size; `edge`, how many labels have one on the edge; `nodes`, evaluations over the stars
+    for all labels and replicates; `rounds`;
     `chi2_error` (E, n), of the statistics of chi^2 on their surface, at a random resample's optimum.
     """
 
@@ -43,7 +44,7 @@ class SurfaceReport(NamedTuple):
     surface_worst: float
     polished: np.ndarray
     beyond: float
-    degree: np.ndarray
+    roughness: np.ndarray
     outermost: np.ndarray
     edge: int
     nodes: int
@@ -64,7 +65,6 @@ class Target:
     which: str  # "series": equation 8; "binned": chi^2
     region: Region
     at: np.ndarray
-    degree: int = DEGREES[0]
     surface: Any = None
     found: Any = None
     outermost: float = np.inf
@@ -75,7 +75,7 @@ class Target:
 
     def optimise(self, pool: Pool, step: float = 0.2) -> None:
         """On a new surface, each resample from the optimum that it had."""
-        self.surface = pool.surface(self.which, self.label, self.region, self.degree)
+        self.surface = pool.surface(self.which, self.label, self.region, DEGREE)
         if self.which == "binned":
             self.found = chi2.fit_label(self.surface, self.at[0], self.problem.model.parameters)
             self.at = np.stack([minimum.theta for minimum in self.found[0]])
@@ -108,7 +108,7 @@ def optimise_on_surfaces(
     E, B = problem.labels.shape[1], len(problem.counts)
     rng = np.random.default_rng([seed, 0x70616972])
     pool = Pool(problem, nodes)
-    pool.cover([region], [DEGREES[0]], OVERSAMPLING, seed)
+    pool.cover([region], DEGREE, OVERSAMPLING, seed)
 
     targets = [Target(problem, e, fatol[e], "series", region, np.tile(start, (B, 1))) for e in range(E)]
     for target in targets:
@@ -120,29 +120,22 @@ def optimise_on_surfaces(
         for target in targets[E:]:
             target.optimise(pool)
 
-    wanting = targets
-    for rounds in range(1, ROUNDS + 1):
+    wanting, rounds = targets, 0
+    while wanting and rounds < ROUNDS:
+        rounds += 1
         for target in wanting:
             target.place()
-        pool.cover([t.region for t in wanting], [t.degree for t in wanting], OVERSAMPLING, seed + rounds)
+        pool.cover([t.region for t in wanting], DEGREE, OVERSAMPLING, seed + rounds)
         for target in wanting:
             target.optimise(pool)
         free = targets if rounds < CHI2_ROUNDS else targets[:E]
         wanting = [target for target in free if target.outermost > EDGE]
-        if wanting and rounds < ROUNDS:
-            continue
-        drawn = np.stack([rng.permutation(B) for _ in range(E)])
-        pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(max(checks, E))]
-        pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
-        plain = pool.add(np.array([targets[i].at[b] for i, b in pairs]))
-        errors = [targets[i].error(b, plain.take(n)) for n, (i, b) in enumerate(pairs)]
-        poor = {i for (i, _), error in zip(pairs, errors, strict=True) if not np.abs(error).max() < GOOD}
-        smooth = len(problem.labels) > ROUGH
-        wanting = [targets[i] for i in sorted(poor) if smooth and i < E and targets[i].degree < DEGREES[-1]]
-        if not wanting or rounds == ROUNDS:
-            break
-        for target in wanting:
-            target.degree += 1
+    drawn = np.stack([rng.permutation(B) for _ in range(E)])
+    pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(max(checks, E))]
+    pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
+    roughness = np.array([pool.roughness(t.label, t.surface) for t in targets[:E]])
+    plain = pool.add(np.array([targets[i].at[b] for i, b in pairs]))
+    errors = [targets[i].error(b, plain.take(n)) for n, (i, b) in enumerate(pairs)]
     checked = max(checks, E)
     worst = float(np.abs(errors[:checked]).max())
     report = SurfaceReport(
@@ -152,7 +145,7 @@ def optimise_on_surfaces(
         surface_worst=worst,
         polished=np.zeros(E, bool),
         beyond=0.0,
-        degree=np.array([target.degree for target in targets[:E]]),
+        roughness=roughness,
         outermost=np.array([target.outermost for target in targets[:E]]),
         edge=sum(target.outermost > EDGE for target in targets[:E]),
         nodes=len(pool.theta),

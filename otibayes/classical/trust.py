@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..nodes import Nodes
-from ..surface import Region, fit, nodes, reader
+from ..surface import Region, fit, nodes, predict, reader
 from .objective import Coefficients
 
 __all__ = ["LabelSurface", "Pool", "covering", "outermost"]
@@ -69,20 +69,28 @@ class Pool:
         values = getattr(self.values, which)[near][:, :, label]
         return LabelSurface(region, degree, fit(region, degree, self.theta[near], values))
 
-    def cover(self, regions: Sequence[Region], degrees: Sequence[int], oversampling: float, seed: int) -> None:
-        """`add` what surfaces of these degrees over the regions still need, if anything."""
-        points = self.design(regions, degrees, oversampling, seed)
+    def roughness(self, label: int, surface: LabelSurface) -> float:
+        """rms of one label's a1, b1 and a2 about their surface, in units of their bootstrap sd."""
+        assert self.values is not None
+        near = _near(surface.region, self.theta)
+        values = self.values.series[near][:, :, label, 1:4]
+        residual = values - predict(surface.region, surface.degree, self.theta[near], surface.terms[..., 1:4])
+        spare = len(values) - len(surface.terms)
+        return float(np.sqrt(np.mean((residual**2).sum(0) / spare / values[:, 1:].var(1, ddof=1).mean(0))))
+
+    def cover(self, regions: Sequence[Region], degree: int, oversampling: float, seed: int) -> None:
+        """`add` what surfaces of this degree over the regions still need, if anything."""
+        points = self.design(regions, degree, oversampling, seed)
         if len(points):
             self.add(points)
 
-    def design(self, regions: Sequence[Region], degrees: Sequence[int], oversampling: float, seed: int) -> np.ndarray:
-        """Points (m, d) that, with those known, determine a surface of that degree over each of the regions."""
+    def design(self, regions: Sequence[Region], degree: int, oversampling: float, seed: int) -> np.ndarray:
+        """Points (m, d) that, with those known, determine a surface of this degree over each of the regions."""
         wanted = np.empty((0, len(regions[0].centre))) if regions else self.theta[:0]
         size = [region.size ** len(region.centre) / np.linalg.det(region.whitening) for region in regions]
         for i in np.argsort(size, kind="stable"):  # what the smallest needs serves those that hold it
-            region, degree = regions[i], degrees[i]
             known = np.concatenate([self.theta.reshape(-1, wanted.shape[1]), wanted])
-            new = nodes(region, degree, oversampling, seed, known[_near(region, known)])
+            new = nodes(regions[i], degree, oversampling, seed, known[_near(regions[i], known)])
             wanted = np.concatenate([wanted, new])
         return wanted
 

@@ -129,7 +129,8 @@ def classical(
         polished = int(tree["surface"].polished.sum())
         click.echo(
             f"surface: off by {told['worst']:.2g} bootstrap sd at the worst of {tree['surface'].sizes['pair']} random"
-            f" optima ({told['surface_worst']:.2g} before {polished} elements were polished); {told['nodes']} passes"
-            " over the stars"
+            f" optima ({told['surface_worst']:.2g} before {polished} elements were polished), where the coefficients"
+            f" themselves are rough by {float(tree['surface'].roughness.max()):.2g} rms; {told['nodes']} passes over the"
+            " stars"
         )
     click.echo(f"written: {output}")
