@@ -126,11 +126,10 @@ def classical(
         shutil.rmtree(temporary, ignore_errors=True)
     if "surface" in tree.children:
         told = tree["surface"].attrs
-        polished = int(tree["surface"].polished.sum())
+        polished, rough = int(tree["surface"].polished.sum()), float(tree["surface"].roughness.max())
         click.echo(
             f"surface: off by {told['worst']:.2g} bootstrap sd at the worst of {tree['surface'].sizes['pair']} random"
             f" optima ({told['surface_worst']:.2g} before {polished} elements were polished), where the coefficients"
-            f" themselves are rough by {float(tree['surface'].roughness.max()):.2g} rms; {told['nodes']} passes over the"
-            " stars"
+            f" themselves are rough by {rough:.2g} rms; {told['nodes']} passes over the stars"
         )
     click.echo(f"written: {output}")
