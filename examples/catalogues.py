@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from otibayes import Parameters
+from otibayes import Parameters, mock, write_table
 from otibayes.files import write_whole
 
 
@@ -16,6 +16,14 @@ def truth_of(seed: int, study: int) -> Parameters:
     """The truth of a seed's catalogue; each `study` has its own."""
     rng = np.random.default_rng([seed, study])
     return Parameters(rng.uniform(0.7, 1.3), rng.uniform(0.22, 0.36), rng.uniform(0, 30), rng.uniform(6, 10))
+
+
+def made(seed: int, number: int, folder: Path, study: int) -> Path:
+    """The file of a seed's catalogue of so many stars with all elements, made where there is none."""
+    file = folder / f"stars-{seed}-{number}.fits"
+    if not file.exists():
+        write_table(mock(number, seed, truth_of(seed, study)), file)
+    return file
 
 
 def kept(file: Path, compute: Callable[[], Any]) -> Any:

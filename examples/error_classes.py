@@ -20,9 +20,11 @@ import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, prepare
 from otibayes.generative import sample as sampling
-from otibayes.generative.basis import inputs, prior_covariance
+from otibayes.generative.basis import inputs, prior_covariance, wide_terms
 from otibayes.generative.checkpoint import FORGETFUL
 from otibayes.generative.statistic import design
+
+WIDE = wide_terms(jnp.zeros(3)).size
 
 
 def by_star(data):
@@ -32,7 +34,7 @@ def by_star(data):
         phi = design(data.basis, x)
         K, E = phi.shape[1], len(data.elements)
         root = jax.scipy.linalg.block_diag(
-            jnp.eye(4), jnp.linalg.cholesky(prior_covariance(data.basis, kernel, lengths))
+            jnp.eye(WIDE), jnp.linalg.cholesky(prior_covariance(data.basis, kernel, lengths))
         )
         Sigma = scatter_cholesky @ scatter_cholesky.T
         noise = jnp.linalg.cholesky(Sigma[None] + jnp.asarray(data.variance)[:, :, None] * jnp.eye(E)[None])
@@ -41,20 +43,21 @@ def by_star(data):
         phi = phi @ root
         pairs = (phi[:, :, None] * phi[:, None, :]).reshape(len(phi), -1)
         precision = (pairs.T @ weight.reshape(len(phi), -1)).reshape(K, K, E, E).transpose(0, 2, 1, 3)
-        # prior of the coefficients: wide for the linear terms, in units of Sigma; independent for the process
+        # prior of the coefficients: wide for the wide terms, in units of Sigma; independent for the process
         wide = jnp.linalg.inv(Sigma)
-        first = (jnp.arange(K) < 4)[:, None, None]
+        first = (jnp.arange(K) < WIDE)[:, None, None]
         own = jnp.where(first, wide[None], jnp.diag(1 / amplitude**2)[None])
         prior = jax.vmap(lambda k: jnp.zeros((K, E, E)).at[k].set(own[k]), out_axes=0)(jnp.arange(K))
         total = precision + prior.transpose(0, 2, 1, 3)
         b = jnp.einsum("nk,nef,nf->ke", phi, weight, data.Y).reshape(-1)
         factor = jnp.linalg.cholesky(total.reshape(K * E, K * E))
         solution = jax.scipy.linalg.solve_triangular(factor, b, lower=True)
-        log_prior = 4 * jnp.linalg.slogdet(wide)[1] - 2 * (K - 4) * jnp.sum(jnp.log(amplitude))
+        log_prior = WIDE * jnp.linalg.slogdet(wide)[1] - 2 * (K - WIDE) * jnp.sum(jnp.log(amplitude))
         value = 0.5 * solution @ solution - jnp.sum(jnp.log(jnp.diagonal(factor))) + 0.5 * log_prior
         residual = jnp.einsum("ne,nef,nf->", data.Y, weight, data.Y)
         log_noise = jnp.sum(jnp.log(jnp.diagonal(noise, axis1=1, axis2=2)))
-        return value - 0.5 * residual - log_noise - 0.5 * data.Y.size * jnp.log(2 * jnp.pi)
+        volume = 0.5 * E * jnp.linalg.slogdet(jnp.eye(WIDE) + phi[:, :WIDE].T @ phi[:, :WIDE])[1]
+        return value + volume - 0.5 * residual - log_noise - 0.5 * data.Y.size * jnp.log(2 * jnp.pi)
 
     return density
 

@@ -2,9 +2,9 @@
 
     python examples/prior_predictive.py [--draws 400] [--stars 300]
 
-Told are quantiles over the draws, of the field's Gaussian process alone (the constant and the terms linear in the
-actions have priors so wide that the first stars settle them), beside what the embedded stars have: the residuals about
-a fit linear in the actions, in units of the sample's standard deviation.
+Told are quantiles over the draws, of the field's Gaussian process alone (the wide terms have priors so wide that the
+first stars settle them), beside what the embedded stars have: the residuals about a fit of the wide terms, in units of
+the sample's standard deviation.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from otibayes.models import joint_abundances
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, prepare
-from otibayes.generative.basis import even_kernel, inputs, linear_terms
+from otibayes.generative.basis import even_kernel, inputs, wide_terms
 
 
 def main():
@@ -59,14 +59,14 @@ def main():
         "|rise| from the lowest to the highest tenth in J_z",
         "length scales",
     )
-    terms = np.asarray(linear_terms(x))
+    terms = np.asarray(wide_terms(x))
     residual = np.asarray(data.Y) - terms @ np.linalg.lstsq(terms, np.asarray(data.Y))[0]
     print(f"{'in units of the sample sd':52s}    5%    25%    50%    75%    95%")
     for name, values in zip(names, zip(*drawn, strict=True), strict=True):
         quantiles = np.quantile(np.concatenate([np.ravel(v) for v in values]), (0.05, 0.25, 0.5, 0.75, 0.95))
         print(f"{name:52s}" + "".join(f"{q:7.2f}" for q in quantiles))
     shown = ", ".join(f"{e} {sd:.2f}" for e, sd in zip(data.elements, residual.std(0), strict=True))
-    print(f"embedded stars, sd about a fit linear in the actions: {shown}")
+    print(f"embedded stars, sd about a fit of the wide terms: {shown}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ gradient in abundance where there is none (Price-Whelan et al. 2021, section 7.3
 
     X_n ~ Normal(f(J_n) + gamma_1 logg_n + gamma_2 Teff_n, Sigma)
 
-with both columns, LOGG and TEFF, in units of their own scatter, and gamma's prior as wide as that of the terms linear
-in the actions: 30 residual scatters. They are integrated out with the field, exactly, and the response surface carries
+with both columns, LOGG and TEFF, in units of their own scatter, and gamma's prior as wide as that of the wide terms:
+30 residual scatters. They are integrated out with the field, exactly, and the response surface carries
 them like any other column. The price is what theta loses where stars' kinds follow their orbits.
 """
 

@@ -4,7 +4,8 @@ For star n with actions J_n(theta) and abundances X_n (E elements, standardised 
 
     theta ~ the parameter table            m_disk, h_z, z_sun, vz_sun
     X_n   ~ Normal(f(J_n), Sigma)          Sigma = diag(s) C diag(s), with the measurement errors in it
-    f_e   = c_e + beta_e . (J_R, L_z, J_z) + GP(0, a_e^2 k)
+    f_e   = beta_e . w(J_n) + GP(0, a_e^2 k)
+    w     = J_R, J_z, and all products of up to two of ln(1 + J_R / 30), (L_z - L_0) / 300, ln(1 + J_z / 10)
     k     = squared exponential in (sqrt J_R, L_z, sqrt J_z), made even in both roots, lengths l (3,)
 
     l   ~ LogNormal(log 3, 0.5)    a field that bends over the width of the disk or hardly, not within a fraction of it
@@ -12,8 +13,9 @@ For star n with actions J_n(theta) and abundances X_n (E elements, standardised 
     s_e ~ LogNormal(log 0.9, 0.3)  most of that scatter is not explained by the actions
     C   ~ LKJ(2)
 
-c and beta are integrated out with wide priors, the GP with its own; where stars lie is conditioned on, so that no
-selection in phase space matters.
+beta is integrated out with a prior that is flat in the metric of the stars, the GP with its own; where stars lie is
+conditioned on, so that no selection in phase space matters. The terms w carry what a stationary process has an opinion
+of: without them it would pull theta (docs/generative.md).
 """
 
 from typing import Any

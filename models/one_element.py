@@ -4,7 +4,7 @@ The model of `joint_abundances` with E = 1: for star n with actions J_n(theta) a
 
     theta ~ the parameter table
     X_n   ~ Normal(f(J_n), s^2)
-    f     = c + beta . (J_R, L_z, J_z) + GP(0, a^2 k)
+    f     = beta . w(J_n) + GP(0, a^2 k)
 
 Sample each element on the *same* stars, those that have them all, and compare: elements share stars and their residuals
 are correlated, so that a product of their posteriors claims too much; `joint_abundances` is what combines them.

@@ -10,9 +10,9 @@ import xarray as xr
 
 from .dynamics import MassModel, action_angle, galactocentric
 from .field import basis_of, extra_of
-from .generative.basis import inputs, linear_terms
+from .generative.basis import inputs, wide_terms
 from .generative.field import Call, Sums, posterior_coefficients
-from .generative.statistic import LINEAR_WIDTH, design
+from .generative.statistic import WIDTH, design
 from .modelfile import mass_model_of
 from .parallel import threaded
 
@@ -51,7 +51,7 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     flat = {name: f[name].values.reshape(-1, *f[name].shape[2:]) for name in Call._fields}
     theta = f.theta.values.reshape(-1, f.sizes["parameter"])
     keys = jax.random.split(jax.random.PRNGKey(seed), len(theta))
-    first = linear_terms(jnp.zeros(3)).size + extra.shape[1]
+    first = wide_terms(jnp.zeros(3)).size + extra.shape[1]
     phi = jax.jit(lambda x, linear: design(basis, x, linear))
     draw = jax.jit(partial(posterior_coefficients, basis, f.attrs["kernel"]))
     edges = np.linspace(0, 2 * np.pi, _BINS + 1)
@@ -78,7 +78,7 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
         call = Call(*(jnp.asarray(flat[name][s]) for name in Call._fields))
         seen, errors = jnp.asarray(patterns, float), jnp.asarray(f.variance.values)
         B = np.asarray(draw(call, Sums(jnp.asarray(gram), jnp.asarray(projection)), seen, errors, keys[s]))
-        terms = LINEAR_WIDTH * B[first : first + 4]
+        terms = WIDTH * B[first : first + 4]
         without = B.copy()
         without[first : first + 4] = 0
         left, number = np.zeros((_BINS, Y.shape[1])), np.zeros((_BINS, Y.shape[1]))

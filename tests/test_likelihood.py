@@ -14,14 +14,14 @@ from otibayes.generative.basis import (
     even_kernel,
     features,
     inputs,
-    linear_terms,
     make_basis,
     prior_covariance,
     reduced,
     spectrum,
+    wide_terms,
 )
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood, variance_ratio
-from otibayes.generative.statistic import LINEAR_WIDTH, statistic
+from otibayes.generative.statistic import WIDTH, statistic
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 AMPLITUDE = jnp.array([0.7, 0.4])
@@ -90,14 +90,30 @@ def test_dense_is_the_multivariate_normal_of_all_stars_and_elements():
     x, Y = _stars(40)
     k = even_kernel("expsquared", LENGTHS)
     K = np.asarray(jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x))
-    linear = np.asarray(linear_terms(x))
+    wide = WIDTH * np.asarray(wide_terms(x))
     Sigma = np.asarray(CHOLESKY @ CHOLESKY.T)
     covariance = np.kron(K, np.diag(np.asarray(AMPLITUDE) ** 2))
-    covariance += np.kron(LINEAR_WIDTH**2 * linear @ linear.T + np.eye(40), Sigma)
+    covariance += np.kron(wide @ wide.T + np.eye(40), Sigma)
     expected = multivariate_normal(np.zeros(80), covariance).logpdf(np.asarray(Y).ravel())
+    expected += 2 * 0.5 * np.linalg.slogdet(np.eye(12) + wide.T @ wide)[1]  # the wide terms' prior is flat at the stars
     np.testing.assert_allclose(
         dense_log_likelihood(x, Y, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY), expected, rtol=1e-9
     )
+
+
+def test_without_a_process_the_density_is_that_of_a_regression():
+    """On the wide terms: theta may change how far they spread, and nothing but what they leave unexplained counts."""
+    x, Y = _stars(300)
+    basis, Sigma = make_basis(np.asarray(x), LENGTHS, 40), np.asarray(CHOLESKY @ CHOLESKY.T)
+    for stretched in (x, x * jnp.array([[1.3, 1.0, 0.8]])):
+        wide, y = WIDTH * np.asarray(wide_terms(stretched)), np.asarray(Y)
+        explained = y.T @ wide @ np.linalg.solve(np.eye(12) + wide.T @ wide, wide.T @ y)
+        expected = -0.5 * np.trace(np.linalg.solve(Sigma, y.T @ y - explained))
+        expected -= 150 * np.linalg.slogdet(2 * np.pi * Sigma)[1]
+        few = statistic(basis._replace(high=np.asarray(basis.high) * 1.3), stretched, Y)
+        none = ("expsquared", LENGTHS, jnp.full(2, 1e-6), CHOLESKY)
+        np.testing.assert_allclose(hilbert_log_likelihood(few, basis, *none), expected, rtol=1e-9)
+        np.testing.assert_allclose(dense_log_likelihood(stretched, Y, *none), expected, rtol=1e-9)
 
 
 def test_hilbert_converges_to_dense_on_1000_stars():

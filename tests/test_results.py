@@ -117,7 +117,7 @@ def test_predictions_are_of_the_stars(posterior, stars):
     for element in seen:  # few draws of a chain that has hardly begun: the right size, no more
         assert 0.5 < float(predicted[element].std() / seen[element].std()) < 2
         assert abs(float(predicted[element].mean() - seen[element].mean())) < 0.5 * float(seen[element].std())
-    assert float(posterior["prior_predictive"]["FE_H"].std() / seen.FE_H.std()) > 3  # linear terms are wide
+    assert float(posterior["prior_predictive"]["FE_H"].std() / seen.FE_H.std()) > 3  # wide terms are wide
 
 
 PLOTS = ["autocorr", "dist", "ess", "forest", "mcse", "pair", "prior_posterior", "rank", "ridge", "trace", "trace_dist"]

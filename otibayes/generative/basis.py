@@ -26,7 +26,7 @@ __all__ = [
     "even_kernel",
     "features",
     "inputs",
-    "linear_terms",
+    "wide_terms",
     "make_basis",
     "prior_covariance",
     "reduced",
@@ -34,7 +34,7 @@ __all__ = [
     "spectrum",
 ]
 
-# kpc km/s: typical of the disk near the Sun, so that inputs and linear terms are of order one
+# kpc km/s: typical of the disk near the Sun, so that inputs and wide terms are of order one
 _J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
 _L_Z_ZERO = R0 * V_CIRC
 _TINY = 1e-12  # kpc km/s
@@ -54,9 +54,16 @@ def inputs(J: jax.Array) -> jax.Array:
     return jnp.stack([jnp.sqrt(J_R / _J_R_UNIT), (L_z - _L_Z_ZERO) / _L_Z_UNIT, jnp.sqrt(J_z / _J_Z_UNIT)], -1)
 
 
-def linear_terms(x: jax.Array) -> jax.Array:
-    """1, J_R / 30, (L_z - L_0) / 300, J_z / 10 (..., 4) of inputs x (..., 3)."""
-    return jnp.stack([jnp.ones_like(x[..., 0]), x[..., 0] ** 2, x[..., 1], x[..., 2] ** 2], -1)
+def wide_terms(x: jax.Array) -> jax.Array:
+    """What a field may have at no cost (..., 12), of inputs x (..., 3): J_R, J_z, and all products of up to two of
+    ln(1 + J_R / 30), (L_z - L_0) / 300 and ln(1 + J_z / 10).
+
+    A process takes fields for equally rough everywhere in x, and so has an opinion of how theta stretches x. What it
+    would say is nearly all in these: see `docs/generative.md`, The field's prior and theta.
+    """
+    J_R, L_z, J_z = x[..., 0] ** 2, x[..., 1], x[..., 2] ** 2
+    u, one = (jnp.log1p(J_R), L_z, jnp.log1p(J_z)), jnp.ones_like(L_z)
+    return jnp.stack([one, J_R, J_z, *u, *(u[i] * u[j] for i in range(3) for j in range(i, 3))], -1)
 
 
 def even_kernel(kernel: str, lengths: Any) -> Callable[[Any, Any], Any]:

@@ -104,7 +104,7 @@ class Data:
 
     @property
     def columns(self) -> jax.Array:
-        """What the basis' products are summed with, besides terms linear in the actions: (N, L + E)."""
+        """What the basis' products are summed with, besides the wide terms: (N, L + E)."""
         return self.Y if self.linear is None else jnp.concatenate([self.linear, self.Y], 1)
 
     def some(self, number: int, seed: int) -> "Data":

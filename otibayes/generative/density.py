@@ -1,10 +1,12 @@
 """ln p(abundances | actions): the Gaussian-process mean integrated out, elements joined by a full residual covariance.
 
-X_n ~ Normal(f(J_n), Sigma + errors_n), f = linear terms + Gaussian process. Coefficients of the process are
-matrix-normal, kernel spectrum x A with A = diag(amplitude^2); those of the linear terms are spherical in units of
-Sigma, and wide. Where all stars weigh alike, the generalised eigenvectors of (A, Sigma) turn the E elements into E
-independent regressions of unit noise on one Gram matrix, and one eigendecomposition serves all of them. Where
-abundances are missing or errors differ, each class of stars has its Gram matrix, and the elements stay together.
+X_n ~ Normal(f(J_n), Sigma + errors_n), f = wide terms + Gaussian process. Coefficients of the process are
+matrix-normal, kernel spectrum x A with A = diag(amplitude^2); those of the wide terms W are spherical in units of
+Sigma, and so wide that the density is that of flat ones but for a factor det(1 + W^T W)^(-E/2), W in units of their
+prior. It is left out, as it tells of theta by how far J(theta) spreads, whatever the abundances: the prior is flat in
+the metric of the stars themselves. Where all stars weigh alike, the generalised eigenvectors of (A, Sigma) turn the E
+elements into E independent regressions of unit noise on one Gram matrix, and one eigendecomposition serves all of them.
+Where abundances are missing or errors differ, each class of stars has its Gram matrix, and the elements stay together.
 `dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) compute the same density.
 """
 
@@ -15,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from tinygp import GaussianProcess, kernels
 
-from .basis import Basis, even_kernel, linear_terms, prior_covariance
+from .basis import Basis, even_kernel, prior_covariance, wide_terms
 from .classes import Classes
-from .statistic import LINEAR_WIDTH, Statistic
+from .statistic import WIDTH, Statistic
 
 __all__ = ["dense_log_likelihood", "hilbert_log_likelihood", "variance_ratio"]
 
@@ -56,6 +58,11 @@ def hilbert_log_likelihood(
     return _by_class(data, covariance, left, d, scatter_cholesky, classes, basis.ranks)
 
 
+def _volume(gram: Any) -> Any:
+    """ln det(1 + W^T W) / 2."""
+    return jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(jnp.eye(len(gram)) + gram))))
+
+
 # ---- all stars alike
 
 
@@ -63,8 +70,8 @@ def _alike(data: Statistic, covariance: Any, left: Any, d: Any, scatter_cholesky
     rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
     linear = len(data.factor) - len(covariance)
     b = data.projection @ rotation
-    # linear terms are as wide whatever the hyperparameters: they are integrated out by the factor's first rows
-    straight = 0.5 * jnp.sum(b[:linear] ** 2) - jnp.sum(jnp.log(jnp.diagonal(data.factor)[:linear])) * len(d)
+    # wide terms are as wide whatever the hyperparameters: they are integrated out by the factor's first rows
+    straight = 0.5 * jnp.sum(b[:linear] ** 2)
     square = jnp.sum((data.square @ rotation) * rotation)
     log_noise = jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
     normalisation = data.count * (0.5 * len(d) * jnp.log(2 * jnp.pi) + log_noise)
@@ -140,6 +147,7 @@ def _by_class(
     needed = np.flatnonzero(np.broadcast_to(needed, (size, elements)))
     posterior = posterior.reshape(size * elements, -1)[needed[:, None], needed[None]] + jnp.eye(len(needed))
     explained = _explained(posterior, ((root.T @ p) * scale).reshape(-1)[needed])
+    explained += elements * _volume(G[:, :linear, :linear].sum(0))
     log_noise = jnp.sum(jnp.log(jnp.diagonal(noise_factor, axis1=1, axis2=2)), 1)
     normalisation = jnp.sum(data.count * (0.5 * jnp.sum(seen, 1) * jnp.log(2 * jnp.pi) + log_noise))
     return explained - 0.5 * jnp.sum(precision * data.square) - normalisation
@@ -189,9 +197,14 @@ def dense_log_likelihood(
     even = even_kernel(kernel, lengths)
     points = x if linear is None else jnp.concatenate([x, linear], 1)
 
+    def wide(point: Any) -> Any:
+        return WIDTH * jnp.concatenate([wide_terms(point[:3]), point[3:]])
+
     def straight(a: Any, b: Any) -> Any:
-        terms = [jnp.concatenate([linear_terms(point[:3]), point[3:]]) for point in (a, b)]
-        return LINEAR_WIDTH**2 * jnp.dot(*terms)
+        return jnp.dot(wide(a), wide(b))
+
+    every_wide = jax.vmap(wide)(points)
+    volume = Y.shape[1] * _volume(every_wide.T @ every_wide)
 
     if variance is not None:
         Sigma = scatter_cholesky @ scatter_cholesky.T
@@ -204,7 +217,7 @@ def dense_log_likelihood(
 
         every: Any = (points[star], jnp.asarray(star), jnp.asarray(element))
         own = jnp.asarray(variance[star, element])
-        return GaussianProcess(kernels.Custom(covariance), every, diag=own).log_probability(Y[star, element])
+        return GaussianProcess(kernels.Custom(covariance), every, diag=own).log_probability(Y[star, element]) + volume
 
     left, d = _rotation(amplitude, scatter_cholesky)
     rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
@@ -214,4 +227,4 @@ def dense_log_likelihood(
         return GaussianProcess(covariance, points, diag=jnp.ones(x.shape[0])).log_probability(y)
 
     unit_noise = jax.vmap(process, in_axes=(0, 1))(d, Y @ rotation)
-    return jnp.sum(unit_noise) - Y.shape[0] * jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
+    return jnp.sum(unit_noise) + volume - Y.shape[0] * jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))

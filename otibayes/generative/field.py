@@ -1,6 +1,6 @@
 """The field that the likelihood integrates out: draws of its coefficients, and of abundances that follow from them.
 
-Given theta and hyperparameters the coefficients B (M, E) of the `design` are Gaussian: a row of the linear terms' has
+Given theta and hyperparameters the coefficients B (M, E) of the `design` are Gaussian: a row of the wide terms' has
 the prior covariance Sigma, those of the process are matrix-normal, and stars add Phi^T Phi x (Sigma + errors)^-1 to the
 precision, class by class of stars that lack the same elements and have the same errors.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpyro import handlers
 
 from ..parallel import threaded
-from .basis import Basis, linear_terms, prior_covariance, size
+from .basis import Basis, prior_covariance, size, wide_terms
 from .data import Data
 from .likelihood import Likelihood
 from .passes import inputs_at
@@ -143,7 +143,7 @@ def posterior_coefficients(
 
 def prior_field(data: Data, theta: np.ndarray, kernel: str, call: Call, seed: int) -> Field:
     """The field at S draws of theta (S, P) and calls, from its prior."""
-    number = linear_terms(jnp.zeros(3)).size + size(data.basis) + (0 if data.linear is None else data.linear.shape[1])
+    number = wide_terms(jnp.zeros(3)).size + size(data.basis) + (0 if data.linear is None else data.linear.shape[1])
 
     def one(call: Call, key: Any) -> jax.Array:
         root, mix, kind = _prior(data.basis, kernel, call, number)
@@ -155,7 +155,7 @@ def prior_field(data: Data, theta: np.ndarray, kernel: str, call: Call, seed: in
 
 
 def _prior(basis: Basis, kernel: str, call: Call, number: int) -> tuple[Any, Any, np.ndarray]:
-    """Roots of the prior: over columns (M, M); over elements (2, E, E), of linear terms and of the process; which
+    """Roots of the prior: over columns (M, M); over elements (2, E, E), of wide terms and of the process; which
     of the two each column has."""
     linear = number - size(basis)
     root = jax.scipy.linalg.block_diag(

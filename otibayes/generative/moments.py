@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis, cosines, linear_terms
+from .basis import Basis, cosines, wide_terms
 
 __all__ = ["Moments", "gram", "moments", "projection"]
 
@@ -21,8 +21,8 @@ _CHUNK = 512  # stars at once: their tables stay in the cache
 
 class Moments(NamedTuple):
     """Of N stars on a box: `cosines` (2a+1, 2b+1, 2c+1), sums of the products of cosines of all degrees up to twice
-    (a, b, c); `columns` (a+1, b+1, c+1, 4+Z), those up to (a, b, c) times the linear terms and Z columns of data;
-    `square` (4+Z, 4+Z), products of these with one another; `count`, N. There may be a leading axis.
+    (a, b, c); `columns` (a+1, b+1, c+1, W+Z), those up to (a, b, c) times the W wide terms and Z columns of data;
+    `square` (W+Z, W+Z), products of these with one another; `count`, N. There may be a leading axis.
     """
 
     cosines: Any
@@ -58,7 +58,7 @@ def _chunk(box: Any, degrees: tuple[int, ...], x: Any, Z: Any, weight: Any) -> M
     tables = [cosines(box, x[:, i], i, 2 * degree) for i, degree in enumerate(degrees)]
     weighted = tables[2] * weight[None]
     few = [table[: degree + 1] for table, degree in zip(tables, degrees, strict=True)]
-    Z = jnp.concatenate([linear_terms(x), Z], 1).T
+    Z = jnp.concatenate([wide_terms(x), Z], 1).T
     wide = (tables[0][:, None] * tables[1][None]).reshape(-1, len(x))
     plane = (few[0][:, None] * few[1][None]).reshape(-1, len(x))
     third = (weighted[: degrees[2] + 1, None] * Z[None]).reshape(-1, len(x))
@@ -82,6 +82,6 @@ def gram(basis: Basis, found: Moments) -> Any:
 
 
 def projection(basis: Basis, found: Moments) -> Any:
-    """Phi^T Z (M, 4+Z) of the products with the linear terms and data Z."""
+    """Phi^T Z (M, W+Z) of the products with the wide terms and data Z."""
     a, b, c = basis.degrees.T
     return found.columns[a, b, c]

@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis, combinations, features, linear_terms
+from .basis import Basis, combinations, features, wide_terms
 from .moments import Moments, gram, moments, projection
 
-__all__ = ["LINEAR_WIDTH", "Statistic", "condensed", "design", "statistic"]
+__all__ = ["WIDTH", "Statistic", "condensed", "design", "statistic"]
 
-LINEAR_WIDTH = 30.0  # prior sd of the linear terms' coefficients, in residual scatters per unit of their inputs
+WIDTH = 30.0  # prior sd of the wide terms' coefficients, in residual scatters per unit of their inputs
 
 
 class Statistic(NamedTuple):
     """What hilbert_log_likelihood needs of N stars: sufficient for every hyperparameter where they weigh alike.
 
-    Of the `design` matrix Phi (N, M), its first columns linear terms in units of their prior: `factor` (M, M), lower
+    Of the `design` matrix Phi (N, M), its first columns wide terms in units of their prior: `factor` (M, M), lower
     triangular, of 1 + Phi^T Phi; `projection` (M, E) = factor^-1 Phi^T Y; `square` (E, E) = Y^T Y; `count` = N. Where
     stars do not weigh alike, each class has its own, by a leading axis.
 
@@ -32,10 +32,10 @@ class Statistic(NamedTuple):
 
 
 def design(basis: Basis, x: jax.Array, linear: Any = None) -> jax.Array:
-    """Phi (N, M) at inputs x (N, 3): linear terms in units of their prior, those of actions and then any `linear`
+    """Phi (N, M) at inputs x (N, 3): wide terms in units of their prior, those of actions and then any `linear`
     (N, L) besides, and the features of the basis."""
-    terms = linear_terms(x) if linear is None else jnp.concatenate([linear_terms(x), linear], 1)
-    return jnp.concatenate([LINEAR_WIDTH * terms, jax.vmap(lambda point: features(basis, point))(x)], 1)
+    terms = wide_terms(x) if linear is None else jnp.concatenate([wide_terms(x), linear], 1)
+    return jnp.concatenate([WIDTH * terms, jax.vmap(lambda point: features(basis, point))(x)], 1)
 
 
 def statistic(basis: Basis, x: jax.Array, Y: jax.Array, linear: Any = None) -> Statistic:
@@ -50,7 +50,7 @@ def condensed(basis: Basis, found: Moments, elements: int) -> Statistic:
     if jnp.ndim(found.count):
         return jax.vmap(lambda one: condensed(basis, one, elements))(found)
     combine, linear = combinations(basis), found.square.shape[-1] - elements
-    width = np.where(np.arange(linear + elements) < linear, LINEAR_WIDTH, 1.0)
+    width = np.where(np.arange(linear + elements) < linear, WIDTH, 1.0)
     square = found.square * (width[:, None] * width[None])
     across = combine.T @ (projection(basis, found) * width[None])
     wiggly = combine.T @ gram(basis, found) @ combine

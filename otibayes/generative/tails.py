@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import features, linear_terms, make_basis, spectrum
+from .basis import features, make_basis, spectrum, wide_terms
 
 __all__ = ["student_weights"]
 
@@ -22,7 +22,7 @@ def student_weights(x: np.ndarray, linear: np.ndarray | None, Y: np.ndarray, see
     """
     basis = make_basis(x, np.full(3, _LENGTH), _COSINES)
     cosines = np.asarray(jax.jit(jax.vmap(lambda point: features(basis, point)))(jnp.asarray(x)))
-    straight = np.asarray(linear_terms(jnp.asarray(x)))
+    straight = np.asarray(wide_terms(jnp.asarray(x)))
     design = np.concatenate([straight, cosines] if linear is None else [straight, linear, cosines], 1)
     field = _AMPLITUDE**2 * np.asarray(spectrum(basis, "expsquared", np.full(3, _LENGTH)))
     penalty = 1 / np.concatenate([np.full(design.shape[1] - len(field), _WIDE**2), field])
