@@ -53,6 +53,7 @@ SDS, TIE = np.array([0.055, 0.033, 2.6, 0.14]), 0.9  # of the posterior of 20,00
 SCALE = np.diag(SDS**2)
 SCALE[0, 1] = SCALE[1, 0] = TIE * SDS[0] * SDS[1]
 root = np.linalg.cholesky(SCALE)
+CLOSELY = {"initial_simplex": np.eye(5, 4), "xatol": 1e-3, "fatol": 1e-4, "maxiter": 4000}
 REACH = 5.0  # of these sigmas
 TORUS = ("L_z", "z_max", "r_apo", "r_peri")
 
@@ -63,8 +64,8 @@ class Mean(Likelihood):
 
     found: Any = None
 
-    def __call__(self, theta: Any, *hyper: Any) -> Any:
-        return jnp.mean(self.each(*hyper))
+    def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
+        return jnp.mean(self.each(kernel, lengths, amplitude, scatter_cholesky))
 
     def each(self, *hyper: Any) -> Any:
         """ln L of every noise."""
@@ -149,9 +150,7 @@ def maxima(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, tr
         def lower(z: np.ndarray) -> float:
             return float(np.nan_to_num(-of(read(np.array(truth) + root @ z)), nan=1e9))
 
-        found = scipy.optimize.minimize(
-            lower, np.zeros(4), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4, "maxiter": 4000}
-        )
+        found = scipy.optimize.minimize(lower, np.zeros(4), method="Nelder-Mead", options=CLOSELY)
         return found.x, 2 * (lower(np.zeros(4)) - found.fun)
 
     top, _ = highest(np.mean)
@@ -172,8 +171,8 @@ def called(model: Any, data: Any, space: Any, flat: np.ndarray) -> tuple:
     arguments: list[tuple] = []
 
     class Recorder(Likelihood):
-        def __call__(self, _: Any, *hyper: Any) -> Any:
-            arguments.append(hyper)
+        def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
+            arguments.append((kernel, lengths, amplitude, scatter_cholesky))
             return 0.0
 
     sampling._potential(model, Recorder(data, "none"), space)(jnp.asarray(flat))
