@@ -341,6 +341,8 @@ def test_joint_constraints():
     np.testing.assert_allclose(product.mean, gls.mean, atol=0.1)
     with pytest.raises(InputError, match="more than 8 bootstraps, got 8"):
         joint_gls(replicates[:, :8])
+    with pytest.raises(InputError, match="needs more bootstraps, got 2"):
+        joint_product(replicates[:, :2])
 
 
 def test_refusals():

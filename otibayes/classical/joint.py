@@ -19,9 +19,14 @@ class Joint(NamedTuple):
 def joint_product(replicates: Any) -> Joint:
     """Product of the elements' Gaussians, with the means and covariances of `replicates` (E, B, d) (PW21, Table 1).
 
-    It takes elements as independent, which they are not, so that its covariance is too small.
+    It takes elements as independent, which they are not, so that its covariance is too small. Raises `InputError` where
+    B does not exceed d, with which the covariance of an element has no inverse.
     """
     replicates = np.asarray(replicates)
+    if replicates.shape[1] <= replicates.shape[2]:
+        raise InputError(
+            f"the covariance of {replicates.shape[2]} parameters needs more bootstraps, got {replicates.shape[1]}"
+        )
     inverses = np.stack([np.linalg.inv(np.cov(element.T)) for element in replicates])
     covariance = np.linalg.inv(inverses.sum(0))
     return Joint(covariance @ np.einsum("eij,ej->i", inverses, replicates.mean(1)), covariance)
