@@ -108,7 +108,7 @@ def figure(rows, file):
     axes.loglog(number, passed, "s--", color="C0", label="one pass (a node of the surface)")
     axes.loglog(number, read, "^-", color="C1", label="value and gradient, on the surface")
     axes.set(xlabel="stars", ylabel="time [s]", title=f"{ELEMENTS} elements, {cores()} cores")
-    axes.legend(frameon=False)
+    shown.legend(frameon=False, loc="outside lower center")
     shown.savefig(file, dpi=150)
 
 
