@@ -25,7 +25,6 @@ import scipy.optimize
 from astropy.table import Table
 from catalogues import made, truth_of
 from otibayes.models import joint_abundances
-from tqdm import tqdm
 
 import otibayes as oti
 from otibayes.constants import R0, V_CIRC
@@ -36,8 +35,10 @@ from otibayes.generative.checkpoint import FORGETFUL
 from otibayes.generative.data import to_unbounded
 from otibayes.generative.density import hilbert_log_likelihood
 from otibayes.generative.expansion import region_about
+from otibayes.generative.field import calls_of
 from otibayes.generative.passes import moments_at
 from otibayes.generative.statistic import Statistic, condensed
+from otibayes.parallel import threaded
 from otibayes.stars.labels import LABELS, mean_labels
 from otibayes.surface import evaluate, expand, reader
 
@@ -140,10 +141,12 @@ def maxima(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, tr
             return float(value), np.asarray(gradient)[hyper]
 
         flat[hyper] = scipy.optimize.minimize(best, flat[hyper], jac=True, method="BFGS", options={"gtol": 0.05}).x
-    hyper_values = called(model, data, space, flat)
-    value = jax.jit(lambda found: Mean(data, found=found).each(*hyper_values))
+    kernel, call = calls_of(model, data, {name: value[None] for name, value in space.constrain(flat).items()})
+    value = jax.jit(lambda found: Mean(data, found=found).each(kernel, *(leaf[0] for leaf in call)))
     region = region_about(np.array(truth), SCALE, REACH, MILKY_WAY)
-    surface = expand(lambda theta: np.asarray(value(averaged(data, many, theta))), region, 4, map=progress)
+    surface = expand(
+        lambda theta: np.asarray(value(averaged(data, many, theta))), region, 4, map=threaded("mean of ln L", "pass")
+    )
     read = reader(region, 4, surface.coefficients)
 
     def highest(of: Any) -> tuple[np.ndarray, float]:
@@ -164,23 +167,6 @@ def maxima(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, tr
         np.array([ratio for _, ratio in each]),
         sds,
     )
-
-
-def called(model: Any, data: Any, space: Any, flat: np.ndarray) -> tuple:
-    """What the model calls its likelihood with at the hyperparameters of a flat vector."""
-    arguments: list[tuple] = []
-
-    class Recorder(Likelihood):
-        def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
-            arguments.append((kernel, lengths, amplitude, scatter_cholesky))
-            return 0.0
-
-    sampling._potential(model, Recorder(data, "none"), space)(jnp.asarray(flat))
-    return arguments[0]
-
-
-def progress(function: Any, points: Any) -> list:
-    return [function(point) for point in tqdm(points, desc="mean of ln L", unit="pass")]
 
 
 def main() -> None:

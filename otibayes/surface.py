@@ -236,7 +236,9 @@ def expand(
     theta = np.concatenate([fresh, known])
     coefficients = fit(region, degree, theta[fitted], jax.tree.map(lambda value: value[fitted], everything))
     error = jax.tree.map(
-        lambda c, value: predict(region, degree, held, c) - value[len(wanted) : len(fresh)], coefficients, everything
+        lambda found, value: found - value[len(wanted) : len(fresh)],
+        predict(region, degree, held, coefficients),
+        everything,
     )
     radii = np.asarray(jax.vmap(functools.partial(radius, region))(held))
     return Surface(region, coefficients, HeldOut(held, radii, error), (theta, everything), degree, len(fresh))
@@ -253,9 +255,10 @@ def fit(region: Region, degree: int, theta: np.ndarray, values: Any) -> Any:
     return jax.tree.map(one, values)
 
 
-def predict(region: Region, degree: int, theta: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """The surface of one array, coefficients (terms, ...), at points theta (n, d): (n, ...), the region's or not."""
-    return np.tensordot(_basis(region, degree, theta), coefficients, 1)
+def predict(region: Region, degree: int, theta: np.ndarray, coefficients: Any) -> Any:
+    """Values (n, ...) of what `fit` gave, an array or a pytree of them, at points theta (n, d), the region's or not."""
+    basis = _basis(region, degree, theta)
+    return jax.tree.map(lambda one: np.tensordot(basis, one, 1), coefficients)
 
 
 def reader(

@@ -23,10 +23,9 @@ def joint_product(replicates: Any) -> Joint:
     B does not exceed d, with which the covariance of an element has no inverse.
     """
     replicates = np.asarray(replicates)
-    if replicates.shape[1] <= replicates.shape[2]:
-        raise InputError(
-            f"the covariance of {replicates.shape[2]} parameters needs more bootstraps, got {replicates.shape[1]}"
-        )
+    _, B, d = replicates.shape
+    if d >= B:
+        raise InputError(f"the covariance of {d} parameters needs more bootstraps, got {B}")
     inverses = np.stack([np.linalg.inv(np.cov(element.T)) for element in replicates])
     covariance = np.linalg.inv(inverses.sum(0))
     return Joint(covariance @ np.einsum("eij,ej->i", inverses, replicates.mean(1)), covariance)

@@ -130,13 +130,13 @@ def optimise_on_surfaces(
             target.optimise(pool)
         free = targets if rounds < CHI2_ROUNDS else targets[:E]
         wanting = [target for target in free if target.outermost > EDGE]
+    checked = max(checks, E)
     drawn = np.stack([rng.permutation(B) for _ in range(E)])
-    pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(max(checks, E))]
+    pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(checked)]
     pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
     roughness = np.array([pool.roughness(t.label, t.surface) for t in targets[:E]])
     plain = pool.add(np.array([targets[i].at[b] for i, b in pairs]))
     errors = [targets[i].error(b, plain.take(n)) for n, (i, b) in enumerate(pairs)]
-    checked = max(checks, E)
     worst = float(np.abs(errors[:checked]).max())
     report = SurfaceReport(
         pairs=np.array(pairs[:checked]),

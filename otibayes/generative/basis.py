@@ -26,12 +26,12 @@ __all__ = [
     "even_kernel",
     "features",
     "inputs",
-    "wide_terms",
     "make_basis",
     "prior_covariance",
     "reduced",
     "size",
     "spectrum",
+    "wide_terms",
 ]
 
 # kpc km/s: typical of the disk near the Sun, so that inputs and wide terms are of order one
