@@ -18,9 +18,8 @@ from threadpoolctl import threadpool_limits
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, prepare
-from otibayes.generative import sample as sampling
-from otibayes.generative.checkpoint import FORGETFUL
 from otibayes.generative.expansion import expand_statistic, from_surface, leaned, region_about
+from otibayes.generative.space import space_of
 from otibayes.parallel import cores
 from otibayes.stars import embedded_stars
 
@@ -64,13 +63,12 @@ def gradients(number):
     """Time of a gradient from the stars and on a surface of them, about the fiducial theta."""
     stars = eight_elements(copies(embedded_stars(), number))
     data = prepare(stars, list(stars.abundances), MILKY_WAY)
-    space = sampling._space(joint_abundances, data)
-    start, width = sampling._prior(joint_abundances, data, space)
+    space = space_of(joint_abundances, data)
+    start, width = space.prior(data)
     rng = np.random.default_rng(0)
-    calls = sampling._calls(joint_abundances, data, space, rng.multivariate_normal(start, width, 200))
     theta = np.array(MILKY_WAY.Parameters())
-    data = sampling._with_bases(FORGETFUL, "", data, calls, theta[None], None, None)
-    exact = sampling._exact(data, joint_abundances, space)
+    data = space.resolving(data, rng.multivariate_normal(start, width, 200), theta[None])
+    exact = space.exact(data)
     size = (len(data.basis.degrees), data.basis.vectors.shape[1])
 
     before = memory()
@@ -82,7 +80,7 @@ def gradients(number):
 
     def approximate(flat, surface):
         likelihood = Likelihood(data, source=lambda theta: from_surface(surface, theta))
-        return sampling._potential(joint_abundances, likelihood, space)(flat)
+        return space.potential(likelihood)(flat)
 
     slope = jax.jit(jax.value_and_grad(approximate))
     with threadpool_limits(1):

@@ -10,6 +10,7 @@ sigmas.
 """
 
 import argparse
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,10 @@ from otibayes.models import joint_abundances
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, prepare
-from otibayes.generative import sample as sampling
-from otibayes.generative.basis import inputs, prior_covariance, wide_terms
-from otibayes.generative.checkpoint import FORGETFUL
+from otibayes.generative.basis import prior_covariance
+from otibayes.generative.space import peak, space_of
 from otibayes.generative.statistic import design
+from otibayes.smooth import inputs, wide_terms
 
 WIDE = wide_terms(jnp.zeros(3)).size
 
@@ -81,24 +82,21 @@ def main():
     elements = options.elements.split(",") if options.elements else list(stars.abundances)
     delta = oti.focal_length(oti.phase_space(stars, oti.Parameters()), oti.Parameters())
     common = prepare(stars, elements, MILKY_WAY, delta)
-    space = sampling._space(joint_abundances, common)
-    start, width = sampling._prior(joint_abundances, common, space)
+    space = space_of(joint_abundances, common)
+    start, width = space.prior(common)
     rng = np.random.default_rng(0)
-    calls = sampling._calls(joint_abundances, common, space, rng.multivariate_normal(start, width, 200))
     theta = np.array(MILKY_WAY.Parameters())[None]
-    common = sampling._with_bases(FORGETFUL, "", common, calls, theta, None, None)
-    slope = sampling._exact(common, joint_abundances, space).slope
-    mode = sampling._find_mode(slope, start, width)
-    draws = rng.multivariate_normal(mode, sampling._covariance(slope, mode), options.draws)
-    parameters = np.array([np.asarray(space.parameters(flat, MILKY_WAY)) for flat in draws])
+    common = space.resolving(common, rng.multivariate_normal(start, width, 200), theta)
+    draws = rng.multivariate_normal(*peak(space.exact(common).slope, start, width), options.draws)
+    parameters = np.asarray(space.parameters(draws, MILKY_WAY))
 
     def log_density(likelihood):
-        potential = jax.jit(sampling._potential(joint_abundances, likelihood, space))
+        potential = jax.jit(space.potential(likelihood))
         return -np.array([float(potential(flat)) for flat in draws])
 
     def with_classes(number):
         data = prepare(stars, elements, MILKY_WAY, delta, error_classes=number)
-        return sampling.replace(data, basis=common.basis, finer=common.finer)
+        return replace(data, basis=common.basis, finer=common.finer)
 
     exact = log_density(Own(with_classes(1)))
     print(f"{len(common)} stars, {len(elements)} elements, {common.basis.vectors.shape[1]} combinations")

@@ -30,13 +30,12 @@ import otibayes as oti
 from otibayes.constants import R0, V_CIRC
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, moments, prepare, statistic
-from otibayes.generative import sample as sampling
-from otibayes.generative.checkpoint import FORGETFUL
 from otibayes.generative.data import to_unbounded
 from otibayes.generative.density import hilbert_log_likelihood
 from otibayes.generative.expansion import region_about
 from otibayes.generative.field import calls_of
 from otibayes.generative.passes import moments_at
+from otibayes.generative.space import space_of
 from otibayes.generative.statistic import Statistic, condensed
 from otibayes.parallel import threaded
 from otibayes.stars.labels import LABELS, mean_labels
@@ -121,18 +120,16 @@ def averaged(data: Any, many: Any, theta: np.ndarray) -> Statistic:
 
 def maxima(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, truth: Any) -> Found:
     """Where the mean of ln L is largest, and ln L of each noise."""
-    model = joint_abundances
-    space = sampling._space(model, data)
-    flat = sampling._prior(model, data, space)[0]
+    space = space_of(joint_abundances, data)
+    flat = space.prior(data)[0]
     flat[space.theta] = np.asarray(to_unbounded(truth, MILKY_WAY))
     hyper = np.setdiff1d(np.arange(flat.size), space.theta)
 
     def potential(flat: Any, found: Statistic) -> Any:
-        return sampling._potential(model, Mean(data, found=found), space)(flat)
+        return space.potential(Mean(data, found=found))(flat)
 
     for _ in range(3):  # the first bases are for what the prior thinks of length scales
-        calls = sampling._calls(model, data, space, np.tile(flat, (8, 1)))
-        data = sampling._with_bases(FORGETFUL, "", data, calls, np.array(truth)[None], None, None)
+        data = space.resolving(data, np.tile(flat, (8, 1)), np.array(truth)[None])
         many = noisy(data, field, covariance, noises)
         slope = jax.jit(jax.value_and_grad(partial(potential, found=averaged(data, many, np.array(truth)))))
 
@@ -141,7 +138,9 @@ def maxima(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, tr
             return float(value), np.asarray(gradient)[hyper]
 
         flat[hyper] = scipy.optimize.minimize(best, flat[hyper], jac=True, method="BFGS", options={"gtol": 0.05}).x
-    kernel, call = calls_of(model, data, {name: value[None] for name, value in space.constrain(flat).items()})
+    kernel, call = calls_of(
+        joint_abundances, data, {name: value[None] for name, value in space.constrain(flat).items()}
+    )
     value = jax.jit(lambda found: Mean(data, found=found).each(kernel, *(leaf[0] for leaf in call)))
     region = region_about(np.array(truth), SCALE, REACH, MILKY_WAY)
     surface = expand(

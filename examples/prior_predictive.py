@@ -18,7 +18,8 @@ from otibayes.models import joint_abundances
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, prepare
-from otibayes.generative.basis import even_kernel, inputs, wide_terms
+from otibayes.generative.basis import even_kernel
+from otibayes.smooth import inputs, wide_terms
 
 
 def main():

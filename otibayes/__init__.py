@@ -8,7 +8,7 @@ from importlib import import_module  # noqa: E402
 from typing import Any  # noqa: E402
 
 # Not lazily: importing the module of that name would otherwise put it in the function's place.
-from .compare import compare  # noqa: E402
+from .compare import chi2_rise, compare  # noqa: E402
 
 # The module of each other public name, imported when first asked for: neither the command line's help nor a script
 # that needs the dynamics alone waits for the samplers, and matplotlib waits for a figure.
@@ -44,7 +44,7 @@ _HOMES = {
     ),
 }
 
-__all__ = ["compare", *_HOMES]
+__all__ = ["chi2_rise", "compare", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

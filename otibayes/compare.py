@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .surface import Region, reader
 
 if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imported with the package
     import pandas as pd
     import xarray as xr
 
-__all__ = ["check_pair", "compare", "describe", "summary"]
+__all__ = ["check_pair", "chi2_rise", "compare", "describe", "summary"]
 
 _ILL = 0.3  # a component of the flat direction (a unit vector) from which a parameter is called ill-determined
 _UNSURE = 0.05  # of fits that failed in one way, from which it is worth a word
@@ -112,6 +113,28 @@ def _notes(classical: "xr.DataTree", combination: str) -> dict[str, str]:
             for name in joint.derived.values.tolist():
                 notes[name] = "the classical joint mean is outside the bounds; nothing derives from it"
     return notes
+
+
+def chi2_rise(classical: "xr.DataTree", theta: Any) -> np.ndarray:
+    """By how much chi^2 of each element (..., E) is above its minimum at theta (..., d), in the parameters' units.
+
+    At the truth it is distributed as chi^2 with d degrees of freedom, however the valley bends (Wilks 1938); theta may
+    be a posterior's draws. NaN outside the region of an element's surface. Raises `InputError` for a result without
+    chi^2.
+    """
+    if "chi2" not in classical.children:
+        raise InputError("the result has no chi^2: fit with the surface, bins of J_z and more bootstraps")
+    found = classical["chi2"].dataset
+    theta = np.asarray(theta, float)
+    anywhere = np.full(theta.shape[-1], np.inf)
+    rises = []
+    for e in range(found.sizes["element"]):
+        one = found.isel(element=e)
+        region = Region(one.centre.values, one.whitening.values, float(one["size"]), -anywhere, anywhere)
+        read = reader(region, int(found.attrs["degree"]), one.terms.values)
+        statistics = np.array([read(point) for point in theta.reshape(-1, theta.shape[-1])])
+        rises.append(((statistics @ one.root.values.T) ** 2).sum(1) - float(one["value"]))
+    return np.stack(rises, 1).reshape(*theta.shape[:-1], len(rises))
 
 
 def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:

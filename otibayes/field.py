@@ -10,9 +10,10 @@ import xarray as xr
 from .constants import R0, V_CIRC
 from .dynamics import MassModel, PhaseSpace, action_angle, galactocentric
 from .errors import InputError
-from .generative.basis import Basis, inputs
+from .generative.basis import Basis
 from .generative.statistic import design
 from .modelfile import mass_model_of
+from .smooth import inputs
 
 __all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]
 

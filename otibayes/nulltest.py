@@ -10,11 +10,11 @@ import xarray as xr
 
 from .dynamics import MassModel, action_angle, galactocentric
 from .field import basis_of, extra_of
-from .generative.basis import inputs, wide_terms
 from .generative.field import Call, Sums, posterior_coefficients
 from .generative.statistic import WIDTH, design
 from .modelfile import mass_model_of
 from .parallel import threaded
+from .smooth import inputs, wide_terms
 
 __all__ = ["COEFFICIENTS", "null_test"]
 

@@ -6,7 +6,7 @@ from galpy_sample import sample, staeckel, to_sun
 from toy_galaxy import TRUTH, ToyStars, toy, toy_frequency, toy_sample
 
 from otibayes.classical.bootstrap import fit
-from otibayes.classical.chi2 import fit_label
+from otibayes.classical.chi2 import fit_label, together
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.joint import joint_gls, joint_product
@@ -20,6 +20,7 @@ from otibayes.dynamics.frame import galactocentric
 from otibayes.errors import InputError
 from otibayes.nodes import Nodes
 from otibayes.parameters import TABLE, Parameters
+from otibayes.smooth import inputs, less_wide_terms, wide_terms
 from otibayes.surface import Region
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using C implementation")  # galpy says how it integrates
@@ -92,7 +93,8 @@ def test_coefficients_in_bins_are_those_of_the_stars_in_them():
     aa = toy(galactocentric(stars.heliocentric, TRUTH), TRUTH)
     edges = (3.0, 9.0)
     binned = coefficients(TRUTH, stars, labels, None, None, toy, Settings(bins=edges)).binned
-    delta = deviation(np.stack([aa.J_R, aa.L_z, aa.J_z], -1), labels)
+    J = np.stack([aa.J_R, aa.L_z, aa.J_z], -1)
+    delta = deviation(J, less_wide_terms(J, labels))
     for q, (low, high) in enumerate([(0, 3), (3, 9), (9, np.inf)]):
         inside = (aa.J_z >= low) & (aa.J_z < high)
         expected = least_squares(aa.theta_z[inside], delta[:, inside], harmonics=(1, 2, 4))
@@ -174,6 +176,34 @@ def test_optima_are_polished_where_the_surface_is_not_good_enough(monkeypatch):
         assert np.median(np.abs(np.array(at_optima)[:, 1:4] / sd)) < 0.05
 
 
+def test_detrended_labels():
+    """A gross form of the actions leaves no deviation; bins have it always, the series if asked; the rest stays."""
+    stars, _ = toy_sample(300, 4)
+    aa = toy(galactocentric(stars.heliocentric, TRUTH), TRUTH)
+    J = np.stack([aa.J_R, aa.L_z, aa.J_z], 1)
+    gross = np.asarray(wide_terms(inputs(J))) @ np.linspace(-1, 1, 12)
+    rest = np.random.default_rng(2).normal(size=300)
+    labels, sigma = np.stack([gross, gross + rest], 1), np.ones((300, 2))
+    counts = np.concatenate([np.ones((1, 300), int), resamples(300, 3, 0)])
+    edges = tuple(np.quantile(J[:, 2], [1 / 3, 2 / 3]))
+
+    def found(y, **given):
+        return coefficients(TRUTH, stars, y, sigma, counts, toy, Settings(neighbours=16, **given))
+
+    plain, binned, detrended = found(labels), found(labels, bins=edges), found(labels, detrended=True)
+    np.testing.assert_allclose(binned.series, plain.series, rtol=1e-6, atol=1e-8)
+    assert np.abs(plain.series[:, 0]).max() > 1e-3
+    assert np.abs(detrended.series[:, 0]).max() < 1e-7 and np.abs(binned.binned[:, 0]).max() < 1e-7
+    both = found(labels, detrended=True, bins=edges)
+    np.testing.assert_allclose(both.binned, binned.binned, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(both.series, detrended.series, rtol=1e-5, atol=1e-8)
+    # of a label without gross form the regression takes next to nothing
+    clean = rest - np.asarray(wide_terms(inputs(J))) @ np.linalg.lstsq(np.asarray(wide_terms(inputs(J))), rest)[0]
+    same = found(clean[:, None].repeat(2, 1), detrended=True).series
+    np.testing.assert_allclose(detrended.series[:, 1], same[:, 1], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(same, found(clean[:, None].repeat(2, 1)).series, rtol=1e-5, atol=1e-7)
+
+
 SLOPES = np.random.default_rng(8).normal(size=(12, 4))
 
 
@@ -199,11 +229,17 @@ def test_chi2_is_unbiased_and_its_errors_and_value_are_right(monkeypatch):
         region = Region(points.mean(0), np.diag(1 / scales(TABLE)), 3.0, -1e9 * np.ones(4), 1e9 * np.ones(4))
         pool = Pool(lambda theta, c=counts, y=labels: noisy_statistics(theta, None, y, None, c, toy, None), Nodes())
         pool.add(points)
-        minima, _, _ = fit_label(pool.surface("binned", 0, region, 1), START, TABLE)
+        surface = pool.surface("binned", 0, region, 1)
+        found = fit_label(surface, START[None], TABLE)
+        minima = found.minima
         pulls.append((minima[0].theta - [0.95, 0.33, 10.0, 8.5]) / np.sqrt(np.diag(minima[0].covariance)))
         values.append(minima[0].value)
         bootstrap.append(np.std([m.theta for m in minima[1:]], 0) / np.sqrt(np.diag(minima[0].covariance)))
         assert all(m.converged for m in minima)
+        # where statistics are linear a profile is a parabola, as wide as the curvature says
+        (interval,) = together([found], [surface], TABLE).interval
+        sides = (interval - minima[0].theta[:, None]) / np.sqrt(np.diag(minima[0].covariance))[:, None]
+        np.testing.assert_allclose(sides, np.broadcast_to([-1, 1], (4, 2)), rtol=0.02)
     pulls = np.array(pulls)
     assert abs(pulls.mean()) < 0.4 and 0.7 < pulls.std() < 1.35
     assert 5.5 < np.mean(values) < 10.5  # 8 degrees of freedom

@@ -13,15 +13,14 @@ from otibayes.generative.basis import (
     combinations,
     even_kernel,
     features,
-    inputs,
     make_basis,
     prior_covariance,
     reduced,
     spectrum,
-    wide_terms,
 )
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood, variance_ratio
 from otibayes.generative.statistic import WIDTH, statistic
+from otibayes.smooth import inputs, wide_terms
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 AMPLITUDE = jnp.array([0.7, 0.4])

@@ -77,7 +77,7 @@ def test_editable_install_finds_models(tmp_path):
 
 # ---- imports run one way
 
-BASE = {"constants", "errors", "files", "nodes", "parallel", "parameters"}
+BASE = {"constants", "errors", "files", "nodes", "parallel", "parameters", "smooth"}
 BELOW_RESULTS = BASE | {"stars", "dynamics", "surface"}
 ALL = BELOW_RESULTS | {"classical", "generative", "models"}
 RESULTS = {"schema", "posterior", "origins", "modelfile", "inference", "results"}

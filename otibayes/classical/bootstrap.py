@@ -104,7 +104,7 @@ def fit(
             report = polish_optima(problem, nodes, chosen, report, seed)
         surfaces, minima = tuple(t.surface for t in targets[:E]), [t.found for t in targets[:E]]
         if len(targets) > E:
-            chi_squared = chi2.together([t.found for t in targets[E:]])
+            chi_squared = chi2.together([t.found for t in targets[E:]], [t.surface for t in targets[E:]], table)
         thetas = np.array([[minimum.theta for minimum in row] for row in minima])
         at_optimum = [s.at(theta) for s, theta in zip(surfaces, thetas[:, 0], strict=True)]
         slopes = [

@@ -7,25 +7,28 @@ freedom as there are coefficients less parameters, but for the covariance's own 
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import brentq, least_squares
 
 from ..parameters import Parameter
+from ..surface import Region
 from .fourier import coefficient_names
 from .minimum import scales
 from .objective import BINNED
-from .trust import LabelSurface
+from .trust import LabelSurface, outermost
 
 __all__ = [
     "USED",
     "Chi2Fit",
+    "Chi2Label",
     "Chi2Minimum",
     "Weight",
     "fit_label",
     "minimise",
     "possible",
+    "profile",
     "statistics",
     "together",
     "weight",
@@ -67,38 +70,92 @@ def weight(replicates: np.ndarray) -> Weight:
 
 def minimise(
     function: Callable[[np.ndarray], np.ndarray],
-    target: np.ndarray,
+    target: Any,
     weight: Weight,
     start: np.ndarray,
     table: Sequence[Parameter],
+    fixed: int | None = None,
 ) -> Chi2Minimum:
     """Minimise chi^2 of statistics `function(theta)` (n,) less `target` (n,), within the bounds of the table.
 
-    `function` must be finite everywhere within them.
+    `function` must be finite everywhere within them. The parameter at the place `fixed` keeps its value at the start.
     """
     unit = scales(table)
     low, high = np.array([[p.low, p.high] for p in table]).T
+    free = np.arange(len(table)) != fixed
+    theta = start.copy()
 
     def residuals(x: np.ndarray) -> np.ndarray:
-        return weight.root @ (function(x * unit) - target)
+        theta[free] = x * unit[free]
+        return weight.root @ (function(theta) - target)
 
     inside = np.clip(start, low + 1e-6 * unit, high - 1e-6 * unit)
-    found = least_squares(residuals, inside / unit, bounds=(low / unit, high / unit), diff_step=1e-4, xtol=1e-6)
-    curvature = found.jac.T @ found.jac
-    covariance = np.linalg.pinv(curvature, hermitian=True) * np.outer(unit, unit)
-    return Chi2Minimum(found.x * unit, 2 * float(found.cost), bool(found.success), covariance)
+    bounds = ((low / unit)[free], (high / unit)[free])
+    found = least_squares(residuals, (inside / unit)[free], bounds=bounds, diff_step=1e-4, xtol=1e-6)
+    theta[free] = found.x * unit[free]
+    covariance = np.zeros((len(table), len(table)))
+    covariance[np.ix_(free, free)] = np.linalg.pinv(found.jac.T @ found.jac, hermitian=True)
+    return Chi2Minimum(theta, 2 * float(found.cost), bool(found.success), covariance * np.outer(unit, unit))
+
+
+def profile(
+    function: Callable[[np.ndarray], np.ndarray],
+    weight: Weight,
+    best: Chi2Minimum,
+    table: Sequence[Parameter],
+    region: Region,
+) -> np.ndarray:
+    """68% intervals (d, 2) of each parameter: where chi^2, minimised over the others, has risen by 1 (MINOS' errors).
+
+    Unlike the curvature at the minimum they follow a valley that bends. NaN on a side where it does not rise so far
+    within the bounds and the `region`.
+    """
+    ends = np.full((len(table), 2), np.nan)
+    for i, (p, unit) in enumerate(zip(table, scales(table), strict=True)):
+        known = {float(best.theta[i]): best.theta}
+
+        def rise(x: float, i: int = i, known: Any = known) -> float:
+            start = known[min(known, key=lambda other: abs(other - x))].copy()
+            start[i] = x
+            found = minimise(function, 0.0, weight, start, table, fixed=i)
+            known[x] = found.theta
+            return float(np.sqrt(max(found.value - best.value, 0.0))) - 1
+
+        for side, bound in enumerate((p.low, p.high)):
+            inner = float(best.theta[i])
+            step = float(np.clip(np.sqrt(best.covariance[i, i]), 0.01 * unit, unit))
+            while inner != bound:
+                outer = float(np.clip(inner + step * (2 * side - 1), p.low, p.high))
+                if rise(outer) > 0:
+                    end = brentq(rise, inner, outer, xtol=1e-3 * unit)
+                    rise(end)
+                    ends[i, side] = end if outermost(region, known[end][None]) <= 1 else np.nan
+                    break
+                inner, step = outer, 1.5 * step
+    return ends
+
+
+class Chi2Label(NamedTuple):
+    """Of one label: `minima` on all stars and on each resample, the statistics (n,) at the first and their weight."""
+
+    minima: list[Chi2Minimum]
+    statistics: np.ndarray
+    weight: Weight
 
 
 class Chi2Fit(NamedTuple):
     """Chi^2 minimised for E labels, on all stars and on B resamples, over d parameters; n statistics.
 
-    `optimum` (E, d) and its `covariance` (E, d, d) from the curvature; `value` (E,) of chi^2, with `dof` degrees of
-    freedom; `replicates` (E, B, d) and `replicate_values` (E, B), of the resamples' statistics less those of all stars
-    at the optimum, so that they have the minimum at zero that the truth has (Hall & Horowitz 1996); `converged` (E, 1 +
-    B); `statistics` (E, n) at the optimum and their bootstrap covariance `scatter` (E, n, n).
+    `optimum` (E, d), its `interval` (E, d, 2) by `profile` and its `covariance` (E, d, d) from the curvature; `value`
+    (E,) of chi^2, with `dof` degrees of freedom; `replicates` (E, B, d) and `replicate_values` (E, B), of the
+    resamples' statistics less those of all stars at the optimum, so that they have the minimum at zero that the truth
+    has (Hall & Horowitz 1996); `converged` (E, 1 + B); `statistics` (E, n) at the optimum, their bootstrap covariance
+    `scatter` (E, n, n), and the `root` (E, n, n) of its inverse; `terms` (E, terms, n), those of all stars on the
+    surface over each label's region.
     """
 
     optimum: np.ndarray
+    interval: np.ndarray
     covariance: np.ndarray
     value: np.ndarray
     dof: int
@@ -107,25 +164,28 @@ class Chi2Fit(NamedTuple):
     converged: np.ndarray
     statistics: np.ndarray
     scatter: np.ndarray
+    root: np.ndarray
+    terms: np.ndarray
+    degree: int
+    regions: tuple[Region, ...]
 
 
-def fit_label(
-    surface: LabelSurface, start: np.ndarray, table: Sequence[Parameter]
-) -> tuple[list[Chi2Minimum], np.ndarray, np.ndarray]:
-    """Minima on all stars and on the resamples, statistics at the first, and their covariance, for one label.
+def fit_label(surface: LabelSurface, starts: np.ndarray, table: Sequence[Parameter]) -> Chi2Label:
+    """The minima of one label, on all stars the least from some `starts` (S, d).
 
-    From `start` (d,). The covariance is taken at the start, then twice at the optimum that it gave.
+    The covariance of the statistics is taken at the first start, then twice at the optimum that it gave.
     """
     B = surface.terms.shape[1] - 1
     functions = [_statistics_of(surface, b) for b in range(B + 1)]
-    theta = start
+    theta = starts[0]
     for _ in range(3):
         chosen = weight(np.stack([function(theta) for function in functions[1:]]))
-        best = minimise(functions[0], np.zeros(len(chosen.root)), chosen, theta, table)
+        found = [minimise(functions[0], 0.0, chosen, start, table) for start in (theta, *starts[1:])]
+        best = min(found, key=lambda minimum: minimum.value)
         theta = best.theta
     centre = functions[0](theta)
     resampled = [minimise(function, centre, chosen, theta, table) for function in functions[1:]]
-    return [best, *resampled], centre, chosen.covariance
+    return Chi2Label([best, *resampled], centre, chosen)
 
 
 def possible(bins: int, bootstraps: int, parameters: int) -> bool:
@@ -134,19 +194,25 @@ def possible(bins: int, bootstraps: int, parameters: int) -> bool:
     return parameters < n < bootstraps - 2
 
 
-def together(found: Sequence[tuple[list[Chi2Minimum], np.ndarray, np.ndarray]]) -> Chi2Fit:
-    """The fits of all labels in one."""
-    minima = [label[0] for label in found]
+def together(found: Sequence[Chi2Label], surfaces: Sequence[LabelSurface], table: Sequence[Parameter]) -> Chi2Fit:
+    """The fits of all labels in one, with their intervals."""
+    minima = [label.minima for label in found]
+    every = zip(found, surfaces, strict=True)
     return Chi2Fit(
         optimum=np.stack([m[0].theta for m in minima]),
+        interval=np.stack([profile(_statistics_of(s, 0), f.weight, f.minima[0], table, s.region) for f, s in every]),
         covariance=np.stack([m[0].covariance for m in minima]),
         value=np.array([m[0].value for m in minima]),
-        dof=len(found[0][1]) - len(minima[0][0].theta),
+        dof=len(found[0].statistics) - len(table),
         replicates=np.array([[one.theta for one in m[1:]] for m in minima]),
         replicate_values=np.array([[one.value for one in m[1:]] for m in minima]),
         converged=np.array([[one.converged for one in m] for m in minima]),
-        statistics=np.stack([label[1] for label in found]),
-        scatter=np.stack([label[2] for label in found]),
+        statistics=np.stack([label.statistics for label in found]),
+        scatter=np.stack([label.weight.covariance for label in found]),
+        root=np.stack([label.weight.root for label in found]),
+        terms=np.stack([statistics(surface.terms[:, 0]) for surface in surfaces]),
+        degree=surfaces[0].degree,
+        regions=tuple(surface.region for surface in surfaces),
     )
 
 

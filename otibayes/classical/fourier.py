@@ -23,10 +23,10 @@ def design(angle: Any, harmonics: Sequence[int] = (1, 2)) -> np.ndarray:
 def normal_equations(
     M: np.ndarray, deviations: np.ndarray, inverse: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """M^T C^-1 M (B, E, T, T) and M^T C^-1 y (B, E, T) of N stars, to be summed over groups of stars (PW21, eq. 7).
+    """M^T C^-1 M (B, I, T, T) and M^T C^-1 y (B, E, T) of N stars, to be summed over groups of stars (PW21, eq. 7).
 
-    `M` (N, T); `deviations` (N, E, B); `inverse` (N, E) or (N, 1), 1 / sigma^2; `counts` (B, N), how often each was
-    drawn.
+    `M` (N, T); `deviations` (N, E, B); `inverse` (N, I), 1 / sigma^2 of the first I deviations and, as E is a multiple
+    of I, of every next I of them; `counts` (B, N), how often each was drawn.
     """
     (N, T), (_, E, B) = M.shape, deviations.shape
     dtype = deviations.dtype
@@ -37,12 +37,12 @@ def normal_equations(
     normal[..., row, column] = normal[..., column, row] = upper
     MC = (M[:, None] * inverse[..., None]).astype(dtype)
     drawn = deviations * counts.T[:, None].astype(dtype)
-    projection = np.stack([MC[:, min(e, MC.shape[1] - 1)].T @ drawn[:, e] for e in range(E)])
-    return np.broadcast_to(normal, (B, E, T, T)), projection.transpose(2, 0, 1).astype(float)
+    projection = np.stack([MC[:, e % MC.shape[1]].T @ drawn[:, e] for e in range(E)])
+    return normal, projection.transpose(2, 0, 1).astype(float)
 
 
 def solve(normal: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """Coefficients (B, E, T) from `normal_equations`, or the sum of those of several groups (PW21, equation 7)."""
+    """Coefficients (B, E, T), from `normal_equations` with I of 1 or E, or the sum of several groups (PW21, eq. 7)."""
     return np.linalg.solve(normal, projection[..., None])[..., 0]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..dynamics.frame import PhaseSpace, phase_space
+from ..smooth import less_wide_terms
 from .deviation import Neighbours, over_blocks
 from .fourier import coefficient_names, design, normal_equations, solve
 
@@ -30,8 +31,9 @@ class Settings(NamedTuple):
 
     `neighbours` K; `own_copies`, whether a star's copies in a resample are its neighbours; `gradient`, whether the
     local mean is weighted (A5) or naive (A1); `angle`, "theta_z" or "theta_R"; `moment` of a label, its "mean" or
-    "scatter"; `every`, whether c0 and b2 are in the objective; `bins`, edges in J_z [kpc km/s] between which the
-    coefficients are found separately, which is ours.
+    "scatter"; `every`, whether c0 and b2 are in the objective. Ours: `detrended`, whether labels lose their gross form
+    in the actions (`less_wide_terms`) before any mean over neighbours; `bins`, edges in J_z [kpc km/s] between which
+    the coefficients are found separately, always of detrended labels.
     """
 
     neighbours: int = Neighbours().number
@@ -40,6 +42,7 @@ class Settings(NamedTuple):
     angle: str = "theta_z"
     moment: str = "mean"
     every: bool = False
+    detrended: bool = False
     bins: tuple[float, ...] = ()
 
 
@@ -104,6 +107,10 @@ def coefficients(
     unit (None: equal); `counts` (B, N) how often each star was drawn in each resample (None: one, every star once).
     `actions(w, theta)` gives an `ActionAngle` of phase space `w`, that is `action_angle` with its method, focal lengths
     and mass model chosen.
+
+    Where the stars are few, their mean over neighbours (A5) is off by what the field bends there, and the outer stars'
+    deviations with it, systematically. Labels less their regression on the actions' wide terms bend little; a
+    regression of all stars serves every resample.
     """
     w = phase_space(stars, theta)
     aa = actions(w, theta)
@@ -120,22 +127,31 @@ def coefficients(
     place = np.digitize(J[:, 2], settings.bins)
     bins = len(settings.bins) + 1 if settings.bins else 0
 
+    used = np.concatenate([y, y**2], 1) if scatter else y
+    ways = [used] if not settings.detrended else []  # for the series; the last one is for bins
+    if settings.detrended or bins:
+        ways.append(less_wide_terms(J, used))
+
+    def deviations(found: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        if not scatter:
+            return found
+        # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
+        first, second = found[:, :E], found[:, E:]
+        return second - 2 * (y[chosen, :, None] - first) * first
+
     def equations(chosen: np.ndarray, found: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        if scatter:
-            # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
-            first, second = found[:, :E], found[:, E:]
-            found = second - 2 * (y[chosen, :, None] - first) * first
+        every = np.concatenate([deviations(part, chosen) for part in np.split(found, len(ways), 1)], 1)
         groups = [place[chosen] == q for q in range(bins)] if bins else [slice(None)]
-        return [normal_equations(M[chosen[g]], found[g], inverse[chosen[g]], counts[:, chosen[g]]) for g in groups]
+        return [normal_equations(M[chosen[g]], every[g], inverse[chosen[g]], counts[:, chosen[g]]) for g in groups]
 
     neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
-    parts = over_blocks(equations, J, np.concatenate([y, y**2], 1) if scatter else y, counts, neighbours)
+    parts = over_blocks(equations, J, np.concatenate(ways, 1), counts, neighbours)
     binned = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
     T = len(coefficient_names())  # the series' terms are the first of a bin's
-    series = solve(sum(normal[..., :T, :T] for normal, _ in binned), sum(y[..., :T] for _, y in binned))
+    series = solve(sum(normal[..., :T, :T] for normal, _ in binned), sum(y[:, :E, :T] for _, y in binned))
     if not bins:
         return Coefficients(series, np.zeros((*series.shape[:2], 0, len(coefficient_names(BINNED)))))
-    return Coefficients(series, np.stack([solve(*equation) for equation in binned], 2))
+    return Coefficients(series, np.stack([solve(normal, y[:, -E:]) for normal, y in binned], 2))
 
 
 def objective(series: Any, every: bool = False) -> Any:

@@ -18,6 +18,7 @@ __all__ = ["GOOD", "MANY", "SurfaceReport", "Target", "optimise_on_surfaces", "p
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
 ROUNDS = 6  # of growing regions, before what is left is accepted and reported
 DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well
+CHI2_STARTS = 8  # of the minimum on all stars
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
 MANY = 20_000  # stars: of more, polishing takes hours
 OVERSAMPLING = 1.4  # nodes over polynomials
@@ -77,8 +78,9 @@ class Target:
         """On a new surface, each resample from the optimum that it had."""
         self.surface = pool.surface(self.which, self.label, self.region, DEGREE)
         if self.which == "binned":
-            self.found = chi2.fit_label(self.surface, self.at[0], self.problem.model.parameters)
-            self.at = np.stack([minimum.theta for minimum in self.found[0]])
+            starts = self.at[:: max(1, len(self.at) // CHI2_STARTS)]  # resamples' optima are all along the valley
+            self.found = chi2.fit_label(self.surface, starts, self.problem.model.parameters)
+            self.at = np.stack([minimum.theta for minimum in self.found.minima])
         else:
             series = map(self.surface.of_resample, range(len(self.at)))
             self.found = [

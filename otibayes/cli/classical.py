@@ -52,6 +52,11 @@ __all__ = ["classical"]
 )
 @click.option("--every", is_flag=True, help="c0 and b2 in the objective too.")
 @click.option(
+    "--detrended",
+    is_flag=True,
+    help="Abundances less their gross form in the actions, as chi^2 has them: ours, removes the local mean's bias.",
+)
+@click.option(
     "--angle", default="theta_z", show_default=True, metavar="theta_z|theta_R", help="theta_R: radial coefficients."
 )
 @click.option(
@@ -83,6 +88,7 @@ def classical(
     naive_mean: bool,
     own_copies: bool,
     every: bool,
+    detrended: bool,
     angle: str,
     moment: str,
     store: Path | None,
@@ -100,7 +106,7 @@ def classical(
     from ..inference import classical_settings, fit_classical
     from ..results import save
 
-    settings = Settings(neighbours, own_copies, not naive_mean, angle, moment, every)
+    settings = Settings(neighbours, own_copies, not naive_mean, angle, moment, every, detrended)
     chosen: dict[str, Any] = {"method": method, "delta": number_or_name(delta), "bootstraps": bootstraps}
     chosen |= {"surface": surface, "polish": polish, "bins": bins, "settings": settings}
     classical_settings(**chosen)

@@ -1,8 +1,7 @@
-"""The Gaussian process over actions: inputs, the even kernel, and the cosine basis that converges to it.
+"""The Gaussian process over actions: the even kernel, and the cosine basis that converges to it.
 
-Inputs are sqrt J_R, L_z - L_0 and sqrt J_z in fixed fiducial units, never in units of statistics of J(theta), which
-would let the scaling swallow the parameters. A field that is smooth in the actions is even in both roots, so the kernel
-is k(x, x') summed over the signs of both roots of x' (`even_kernel`), and the basis is of cosines (`Basis`): Solin &
+A field that is smooth in the actions is even in the roots of J_R and J_z, which its inputs are, so the kernel is
+k(x, x') summed over the signs of both roots of x' (`even_kernel`), and the basis is of cosines (`Basis`): Solin &
 Sarkka 2020 with reflecting boundaries.
 """
 
@@ -15,7 +14,6 @@ import numpy as np
 import scipy.linalg
 from tinygp import kernels
 
-from ..constants import R0, V_CIRC
 from ..errors import InputError
 
 __all__ = [
@@ -25,19 +23,13 @@ __all__ = [
     "cosines",
     "even_kernel",
     "features",
-    "inputs",
     "make_basis",
     "prior_covariance",
     "reduced",
     "size",
     "spectrum",
-    "wide_terms",
 ]
 
-# kpc km/s: typical of the disk near the Sun, so that inputs and wide terms are of order one
-_J_R_UNIT, _L_Z_UNIT, _J_Z_UNIT = 30.0, 300.0, 10.0
-_L_Z_ZERO = R0 * V_CIRC
-_TINY = 1e-12  # kpc km/s
 _RADIUS = 7.0
 _MOST = 1024
 _LEAST_VARIANCE = 1e-20
@@ -45,25 +37,6 @@ _LEAST_SHARE = 1e-9  # of the envelope that is left to every combination: keeps 
 _ROOTS = np.array([True, False, True])  # inputs in which the field is even
 
 KERNELS = ("expsquared", "matern32", "matern52")
-
-
-def inputs(J: jax.Array) -> jax.Array:
-    """x = (sqrt(J_R), L_z - L_0, sqrt(J_z)) / (sqrt 30, 300, sqrt 10) of actions J (..., 3) [kpc km/s]."""
-    # in a plane or on a circle exactly the root has no slope, but what is even in it has: none
-    J_R, L_z, J_z = jnp.maximum(J[..., 0], _TINY), J[..., 1], jnp.maximum(J[..., 2], _TINY)
-    return jnp.stack([jnp.sqrt(J_R / _J_R_UNIT), (L_z - _L_Z_ZERO) / _L_Z_UNIT, jnp.sqrt(J_z / _J_Z_UNIT)], -1)
-
-
-def wide_terms(x: jax.Array) -> jax.Array:
-    """What a field may have at no cost (..., 12), of inputs x (..., 3): J_R, J_z, and all products of up to two of
-    ln(1 + J_R / 30), (L_z - L_0) / 300 and ln(1 + J_z / 10).
-
-    A process takes fields for equally rough everywhere in x, and so has an opinion of how theta stretches x. What it
-    would say is nearly all in these: see `docs/generative.md`, The field's prior and theta.
-    """
-    J_R, L_z, J_z = x[..., 0] ** 2, x[..., 1], x[..., 2] ** 2
-    u, one = (jnp.log1p(J_R), L_z, jnp.log1p(J_z)), jnp.ones_like(L_z)
-    return jnp.stack([one, J_R, J_z, *u, *(u[i] * u[j] for i in range(3) for j in range(i, 3))], -1)
 
 
 def even_kernel(kernel: str, lengths: Any) -> Callable[[Any, Any], Any]:

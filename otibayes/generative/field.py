@@ -16,7 +16,8 @@ import numpy as np
 from numpyro import handlers
 
 from ..parallel import threaded
-from .basis import Basis, prior_covariance, size, wide_terms
+from ..smooth import wide_terms
+from .basis import Basis, prior_covariance, size
 from .data import Data
 from .likelihood import Likelihood
 from .passes import inputs_at

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from .basis import inputs
+from ..smooth import inputs
 from .data import Data
 from .density import dense_log_likelihood, hilbert_log_likelihood
 from .statistic import Statistic, condensed

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis, cosines, wide_terms
+from ..smooth import wide_terms
+from .basis import Basis, cosines
 
 __all__ = ["Moments", "gram", "moments", "projection"]
 

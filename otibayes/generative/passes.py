@@ -11,7 +11,8 @@ import numpy as np
 
 from ..dynamics import MassModel, galactocentric, star_actions
 from ..parallel import BLOCK, cores, in_blocks
-from .basis import Basis, inputs
+from ..smooth import inputs
+from .basis import Basis
 from .moments import Moments, moments
 
 __all__ = ["all_actions", "all_moments", "boxed", "inputs_at", "moments_and_pullback", "moments_at", "vector"]

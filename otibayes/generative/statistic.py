@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis, combinations, features, wide_terms
+from ..smooth import wide_terms
+from .basis import Basis, combinations, features
 from .moments import Moments, gram, moments, projection
 
 __all__ = ["WIDTH", "Statistic", "condensed", "design", "statistic"]

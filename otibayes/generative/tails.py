@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import features, make_basis, spectrum, wide_terms
+from ..smooth import wide_terms
+from .basis import features, make_basis, spectrum
 
 __all__ = ["student_weights"]
 
