@@ -6,6 +6,7 @@ stars of those in the file, by moving copies a little.
 """
 
 import argparse
+import json
 import resource
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ from threadpoolctl import threadpool_limits
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, prepare
+from otibayes.generative import sample as sampling
 from otibayes.generative.expansion import expand_statistic, from_surface, leaned, region_about
 from otibayes.generative.space import space_of
 from otibayes.parallel import cores
@@ -59,7 +61,7 @@ def clock(function, repeats):
     return (time.perf_counter() - start) / repeats
 
 
-def gradients(number):
+def gradients(number, basis_size):
     """Time of a gradient from the stars and on a surface of them, about the fiducial theta."""
     stars = eight_elements(copies(embedded_stars(), number))
     data = prepare(stars, list(stars.abundances), MILKY_WAY)
@@ -67,7 +69,7 @@ def gradients(number):
     start, width = space.prior(data)
     rng = np.random.default_rng(0)
     theta = np.array(MILKY_WAY.Parameters())
-    data = space.resolving(data, rng.multivariate_normal(start, width, 200), theta[None])
+    data = space.resolving(data, rng.multivariate_normal(start, width, 200), theta[None], basis_size)
     exact = space.exact(data)
     size = (len(data.basis.degrees), data.basis.vectors.shape[1])
 
@@ -110,8 +112,25 @@ def figure(rows, file):
     shown.savefig(file, dpi=150)
 
 
+STAGES = ("peak", "expand_statistic", "expand_well", "sample_nuts", "report")
+
+
+def told(name, stage):
+    """A stage of sampling that tells how long it took."""
+
+    def timed(*given, **named):
+        start = time.perf_counter()
+        found = stage(*given, **named)
+        print(f"  {name:16s} {time.perf_counter() - start:7.1f} s, memory {memory():.2f} GiB", flush=True)
+        return found
+
+    return timed
+
+
 def whole(file, repeat):
     """A posterior, from the file to the result."""
+    for name in STAGES:
+        setattr(sampling, name, told(name, getattr(sampling, name)))
     start = time.perf_counter()
     stars = oti.read_stars(file)
     if repeat:
@@ -125,6 +144,11 @@ def whole(file, repeat):
     for name in ("m_disk", "h_z", "z_sun", "vz_sun"):
         values = tree["posterior"][name]
         print(f"{name:8s} {float(values.mean()):9.4f} +- {float(values.std()):.4f}")
+    if truth := json.loads(tree.attrs["truth"]):
+        names = oti.Parameters._fields
+        draws = np.stack([tree["posterior"][name].values.ravel() for name in names])
+        off = draws.mean(1) - [truth[name] for name in names]
+        print(f"the truth is at a squared distance of {off @ np.linalg.solve(np.cov(draws), off):.2f}, of {len(off)}")
     print({name: tree.attrs[name] for name in ("max_r_hat", "min_ess_bulk", "min_ess_tail", "divergences")})
     print(f"tree depth {float(statistics['tree_depth'].mean()):.2f}, steps {float(statistics['n_steps'].mean()):.1f}")
 
@@ -132,6 +156,7 @@ def whole(file, repeat):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stars", default="5000,56324,500000")
+    parser.add_argument("--basis-size", type=int, default=None, help="cosines; default: what all of the prior asks for")
     parser.add_argument("--figure", metavar="FILE")
     parser.add_argument("--sample", metavar="FILE")
     parser.add_argument("--repeat", type=int, default=0, metavar="M")
@@ -139,7 +164,7 @@ def main():
     if options.sample:
         whole(options.sample, options.repeat)
     else:
-        rows = [gradients(number) for number in map(int, options.stars.split(","))]
+        rows = [gradients(number, options.basis_size) for number in map(int, options.stars.split(","))]
         if options.figure:
             figure(rows, options.figure)
 

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from .errors import InputError
 from .parallel import Map, serial
 
 __all__ = [
@@ -214,8 +213,7 @@ def expand(
 
     It is evaluated at some oversampling * C(d + degree, d) `nodes` and at `held_out` more points, spread evenly in
     radius, which measure its error. `map(function, points)` returns the list of values, in order: `serial` here, or a
-    cluster's. What `reuse`, a surface of the same function, evaluated in this region takes the place of nodes. Raises
-    `InputError` where a value is not finite.
+    cluster's. What `reuse`, a surface of the same function, evaluated in this region takes the place of nodes.
     """
     known, known_values = _within(region, reuse)
     wanted = nodes(region, degree, oversampling, seed, known)
@@ -223,14 +221,6 @@ def expand(
     fresh = np.concatenate([wanted, held])
     values = map(function, list(fresh))
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *values)
-    finite = [np.isfinite(leaf.reshape(len(fresh), -1)).all(1) for leaf in jax.tree.leaves(stacked)]
-    if not np.all(finite):
-        bad = np.flatnonzero(~np.all(finite, axis=0))
-        raise InputError(
-            f"not finite at {len(bad)} of {len(fresh)} points of the response surface, such as theta ="
-            f" {np.round(fresh[bad[0]], 4).tolist()}: a star's actions are undefined there or leave the basis' box;"
-            " leave such stars out, or do without the surface (--no-surface)"
-        )
     everything = stacked if known_values is None else jax.tree.map(lambda *v: np.concatenate(v), stacked, known_values)
     fitted = np.r_[: len(wanted), len(fresh) : len(fresh) + len(known)]
     theta = np.concatenate([fresh, known])

@@ -19,8 +19,9 @@ from otibayes.errors import InputError
 from otibayes.generative import Likelihood, NutsSettings, prepare, sample_parameters, sample_posterior
 from otibayes.generative import sample as sampling
 from otibayes.generative.data import from_unbounded, to_unbounded
-from otibayes.generative.expansion import SurfaceReport
+from otibayes.generative.expansion import SurfaceReport, expand_statistic, region_about
 from otibayes.generative.nuts import sample_nuts
+from otibayes.generative.statistic import Statistic
 from otibayes.parallel import BLOCK, in_blocks
 from otibayes.parameters import TABLE
 
@@ -119,6 +120,19 @@ def test_surface_and_basis_give_the_posterior_of_tinygp(data, on_surface):
     assert noise < 0.08
 
 
+def test_fewer_stars_first_gives_the_same_posterior(data, on_surface, monkeypatch):
+    """The maximum by 100 stars, then 200, then all, as a survey's is by 4,000, 64,000 and all of a million."""
+    assert [list(sampling._rungs(n)) for n in (30, 56_324, 1_000_000)] == [[30], [4000], [4000, 64_000]]
+    monkeypatch.setattr(sampling, "_FEW", 100)
+    monkeypatch.setattr(sampling, "_RUNG", 2)
+    found = sample_posterior(data, joint_abundances, settings=NutsSettings(4, 100, 150, seed=4))
+    assert found.report.trusted
+    for name in NAMES:
+        one, two = on_surface.draws[name], found.draws[name]
+        error = np.hypot(*(x.std() / np.sqrt(array_stats.ess(x)) for x in (one, two)))
+        assert abs(one.mean() - two.mean()) < 3 * error, name
+
+
 @pytest.mark.slow
 def test_nuts_on_tinygp_gives_the_same_posterior(data, on_surface):
     """Means and widths of two runs of NUTS, within what their lengths allow."""
@@ -183,6 +197,16 @@ def test_a_surface_that_cannot_be_trusted_is_refused(data, monkeypatch):
     monkeypatch.setattr(sampling, "_PILOT", NutsSettings(4, 10, 25))
     with pytest.raises(InputError, match="cannot be trusted after 1 attempts.*--no-surface"):
         sample_posterior(data, joint_abundances, basis_size=20, settings=NutsSettings(2, 10, 50))
+
+
+def test_a_likelihood_that_is_not_finite_somewhere_is_refused():
+    class Sometimes:
+        def statistics(self, thetas):
+            return [Statistic(np.eye(2), np.full((2, 1), np.nan if t[0] > 1 else 1.0), np.eye(1), 9.0) for t in thetas]
+
+    region = region_about(np.array(MILKY_WAY.Parameters()), np.diag([0.1, 0.03, 5.0, 0.5]) ** 2, 3.0, MILKY_WAY)
+    with pytest.raises(InputError, match=r"not finite at \d+ of \d+ points.*theta = \[.*leave such stars out"):
+        expand_statistic(Sometimes(), region, 2, 0)
 
 
 def test_a_basis_that_does_not_resolve_the_field_is_made_anew(data, monkeypatch):

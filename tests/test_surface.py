@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otibayes.errors import InputError
 from otibayes.surface import Region, chebyshev, contains, draw, evaluate, expand, nodes, radius
 
 WIDE = np.full(3, 1e3)
@@ -102,8 +101,3 @@ def test_a_larger_region_reuses_what_is_known():
     assert 6 < second.nodes < first.nodes - 6  # the held-out ones, and those about the rim
     assert max(np.abs(e).max() for e in second.held_out.error.values()) < 1e-9
     assert len(second.evaluated[0]) == first.nodes + second.nodes
-
-
-def test_a_function_that_is_not_finite_somewhere_is_refused():
-    with pytest.raises(InputError, match=r"not finite at \d+ of \d+ points.*theta = \[.*leave such stars out"):
-        expand(lambda theta: np.where(theta[0] > 1.2, np.nan, theta), BALL, 2)

@@ -140,6 +140,7 @@ def make_selection(
         if not note.startswith("selected by") and note not in flow.warnings:
             click.echo(f"{output.name}: {note}")
     if figure is not None:
+        from ..files import write_whole
         from ..plot import plot_selection
 
         used, original = recipe_called(recipe, override)[1], recipe_called(recipe)[1]
@@ -149,5 +150,6 @@ def make_selection(
         with tempfile.TemporaryDirectory() as folder:
             write_table(select(catalogue, recipe, others, **joined)[0], Path(folder) / "parent.fits")
             parent = read_stars(Path(folder) / "parent.fits")
-        plot_selection(stars, used, parent).savefig(figure, dpi=150)
+        drawn = plot_selection(stars, used, parent)
+        write_whole(figure, lambda part: drawn.savefig(part, dpi=150))
         click.echo(f"written: {figure}")

@@ -139,6 +139,8 @@ class Data:
     def resolving(self, calls: Calls, found: Sequence[Moments]) -> "Data":
         """With the bases reduced to what the stars can tell for these calls, by their sums `found` at some thetas."""
         dropped = min(_DROPPED, _DROPPED_OF / self.Y.size)
+        every = [one if self.classes.common else _together(one) for one in found]
+        mean = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *every)
 
         def variances(basis: Basis, lengths: Any, variance: Any) -> Any:
             every = [variance[i, 0] * spectrum(basis, kernel, lengths[i]) for i, kernel in enumerate(calls.kernels)]
@@ -146,9 +148,8 @@ class Data:
 
         def reduce(basis: Basis, dropped: float) -> Basis:
             several = jax.jit(jax.vmap(partial(variances, basis)))(calls.lengths, calls.variance)
-            mean = np.mean([gram(basis, one if self.classes.common else _together(one)) for one in found], 0)
             share = (calls.variance / calls.variance[..., :1]).max((0, 1))
-            return reduced(basis, mean, np.asarray(several).max(0), dropped, share)
+            return reduced(basis, gram(basis, mean), np.asarray(several).max(0), dropped, share)
 
         return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
 

@@ -1,6 +1,6 @@
 """The likelihood's statistic as a response surface over theta: made, read, and compared with the plain likelihood."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from arviz_stats.base import array_stats
 
 from .. import surface as response
 from ..dynamics import MassModel
+from ..errors import InputError
 from ..nodes import Nodes
 from ..parallel import Map, threaded
 from .data import Data, from_unbounded, to_unbounded
@@ -169,15 +170,24 @@ def expand_statistic(
     seed: int,
     reuse: response.Surface | None = None,
 ) -> response.Surface:
-    """The surface of the statistic over a region; `reuse` is another one of the same basis."""
-    return response.expand(
-        lambda theta: None,
-        region,
-        degree=degree,
-        seed=seed,
-        map=lambda _, thetas: [_packed(found) for found in exact.statistics(thetas)],
-        reuse=reuse,
-    )
+    """The surface of the statistic over a region; `reuse` is another one of the same basis.
+
+    Raises `InputError` where the statistic is not finite.
+    """
+
+    def statistics(_: Any, points: Iterable[np.ndarray]) -> list[Statistic]:
+        thetas = list(points)
+        found = exact.statistics(thetas)
+        bad = [t for t, one in zip(thetas, found, strict=True) if not np.isfinite(one.projection).all()]
+        if bad:
+            raise InputError(
+                f"the likelihood is not finite at {len(bad)} of {len(thetas)} points of the response surface, such as"
+                f" theta = {np.round(bad[0], 4).tolist()}: a star's actions are undefined there, or the Gram matrix is"
+                " singular to rounding; leave such stars out, or do without the surface (--no-surface)"
+            )
+        return [_packed(one) for one in found]
+
+    return response.expand(lambda theta: None, region, degree=degree, seed=seed, map=statistics, reuse=reuse)
 
 
 def expand_well(
