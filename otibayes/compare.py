@@ -204,11 +204,14 @@ def _about_classical(classical: "xr.DataTree") -> list[str]:
         )
     if "chi2" in classical.children:
         c = classical["chi2"].dataset
-        values = ", ".join(
-            f"{e} {v:.1f} (p {p:.2f})"
-            for e, v, p in zip(c.element.values, c.value.values, c.p_bootstrap.values, strict=True)
+        first = str(c.parameter.values[0])
+        each = zip(
+            c.element.values, c.value.values, c.p_bootstrap.values, c[first].values, c.interval.values, strict=True
         )
-        lines.append(f"chi^2 in bins of J_z (ours, without the valley): {values}; {c.attrs['dof']} degrees of freedom")
+        told = ", ".join(
+            f"{e} {v:.1f} (p {p:.2f}; {first} {m:.3g}, {i[0, 0]:.3g} to {i[0, 1]:.3g})" for e, v, p, m, i in each
+        )
+        lines.append(f"chi^2 in bins of J_z (ours, without the valley): {told}; {c.attrs['dof']} degrees of freedom")
     return lines
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "KINDS",
     "SCHEMA",
     "as_tree",
+    "chi2_group",
     "classical_groups",
     "constant_data",
     "derived_of",
@@ -132,7 +133,7 @@ def classical_groups(
     if found.report is not None:
         groups["surface"] = _surface_report(found.report, coords)
     if found.chi2 is not None:
-        groups["chi2"] = _chi2(found.chi2, coords, model, bins)
+        groups["chi2"] = chi2_group(found.chi2, coords, model, bins)
     joint = joint_constraints(found.replicates, model)
     if joint is not None:
         groups["joint"] = joint
@@ -162,7 +163,8 @@ def _surface_report(report: SurfaceReport, coords: Mapping[str, Any]) -> xr.Data
     )
 
 
-def _chi2(found: Chi2Fit, coords: Mapping[str, Any], model: MassModel, bins: Sequence[float]) -> xr.Dataset:
+def chi2_group(found: Chi2Fit, coords: Mapping[str, Any], model: MassModel, bins: Sequence[float]) -> xr.Dataset:
+    """Of chi^2 in bins with edges `bins` in J_z [kpc km/s]."""
     parameter = [p.name for p in model.parameters]
     statistic = [f"{name} in bin {q}" for q in range(len(bins) + 1) for name in USED]
     variables = quantities(found.optimum, ("element",), model) | {

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from galpy_sample import sample, staeckel, to_sun
 from toy_galaxy import TRUTH, ToyStars, toy, toy_frequency, toy_sample
 
@@ -15,11 +16,13 @@ from otibayes.classical.objective import Coefficients, Settings, coefficients, o
 from otibayes.classical.problem import PlainMinimum, Problem, resamples
 from otibayes.classical.scan import scan, zero_crossing
 from otibayes.classical.trust import Pool
+from otibayes.compare import chi2_rise
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.frame import galactocentric
 from otibayes.errors import InputError
 from otibayes.nodes import Nodes
 from otibayes.parameters import TABLE, Parameters
+from otibayes.schema import chi2_group
 from otibayes.smooth import inputs, less_wide_terms, wide_terms
 from otibayes.surface import Region
 
@@ -237,9 +240,17 @@ def test_chi2_is_unbiased_and_its_errors_and_value_are_right(monkeypatch):
         bootstrap.append(np.std([m.theta for m in minima[1:]], 0) / np.sqrt(np.diag(minima[0].covariance)))
         assert all(m.converged for m in minima)
         # where statistics are linear a profile is a parabola, as wide as the curvature says
-        (interval,) = together([found], [surface], TABLE).interval
+        whole = together([found], [surface], TABLE)
+        (interval,) = whole.interval
         sides = (interval - minima[0].theta[:, None]) / np.sqrt(np.diag(minima[0].covariance))[:, None]
         np.testing.assert_allclose(sides, np.broadcast_to([-1, 1], (4, 2)), rtol=0.02)
+        # and chi^2 rises as the curvature's squared distance, wherever theta is in the region
+        near = minima[0].theta + np.random.default_rng(seed).normal(size=(5, 4)) * 0.2 * scales(TABLE)
+        off = near - minima[0].theta
+        tree = xr.DataTree.from_dict({"chi2": chi2_group(whole, {"element": ["X"]}, MILKY_WAY, (3.0, 9.0))})
+        expected = np.einsum("si,ij,sj->s", off, np.linalg.inv(minima[0].covariance), off)
+        np.testing.assert_allclose(chi2_rise(tree, near)[:, 0], expected, rtol=1e-3)
+        assert np.isnan(chi2_rise(tree, near[0] + 1e3 * scales(TABLE))).all()
     pulls = np.array(pulls)
     assert abs(pulls.mean()) < 0.4 and 0.7 < pulls.std() < 1.35
     assert 5.5 < np.mean(values) < 10.5  # 8 degrees of freedom
