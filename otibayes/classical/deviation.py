@@ -6,6 +6,7 @@ last one truncated. Stars are worked on in blocks, by threads; what surrounds th
 resamples is compiled, so that no array of it passes through memory more than once.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,7 +29,7 @@ _BLOCK = 256  # stars whose deviations are used at once
 _PART = 128  # of them, for whose neighbours' weights in all resamples there is room in the cache
 _ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
 _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]  # of actions
-_MARGIN = 4.3  # of Poisson sigmas: neighbours beyond K that a resample seldom needs
+_MARGIN = 4.2  # sigmas of what so many neighbours weigh: a resample seldom needs more of them
 
 
 def _padded(stars: int) -> int:
@@ -139,7 +140,7 @@ def over_blocks(
     if not np.isfinite(actions).all():
         bad = int((~np.isfinite(actions).all(1)).sum())
         raise ValueError(f"{bad} of {stars} stars have no finite actions; leave them out of the sample for every theta")
-    if stars <= K:
+    if max(stars, counts.sum(1).min()) <= K:
         raise InputError(f"{K} neighbours need more than {K} stars, got {stars}; use more stars")
     tree = cKDTree(actions)
     dtype = jnp.float64 if len(counts) == 1 else jnp.float32
@@ -167,9 +168,9 @@ def over_blocks(
             found[short] = deviations(chosen[short], min(2 * number, stars - 1))
         return found
 
-    # every star counts once on average: K + 4.3 sqrt(K + ...) neighbours seldom hold fewer than K draws
-    margin = 0 if (counts == 1).all() else int(_MARGIN * np.sqrt(1.5 * K)) + 1
-    first = min(K + margin, stars - 1)
+    # n neighbours weigh K or more, but for the margin: n mean - margin sqrt(n) sd = K
+    mean, scatter = counts.mean(), _MARGIN * counts.std()
+    first = min(math.ceil(((scatter + math.sqrt(scatter**2 + 4 * mean * K)) / (2 * mean)) ** 2 - 1e-9), stars - 1)
 
     def used(block: np.ndarray) -> Any:
         parts = np.array_split(block, np.ceil(len(block) / _PART))

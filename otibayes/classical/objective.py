@@ -132,6 +132,12 @@ def coefficients(
     if settings.detrended or bins:
         ways.append(less_wide_terms(J, used))
 
+    each = np.concatenate(ways, 1)
+    if len(counts) == 1:  # stars that were not drawn weigh nothing, and are a third of those to be gone through
+        drawn = counts[0] > 0
+        J, each, y, M, inverse, place, counts = (a[drawn] for a in (J, each, y, M, inverse, place, counts.T))
+        counts = counts.T
+
     def deviations(found: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         if not scatter:
             return found
@@ -145,7 +151,7 @@ def coefficients(
         return [normal_equations(M[chosen[g]], every[g], inverse[chosen[g]], counts[:, chosen[g]]) for g in groups]
 
     neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
-    parts = over_blocks(equations, J, np.concatenate(ways, 1), counts, neighbours)
+    parts = over_blocks(equations, J, each, counts, neighbours)
     binned = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
     T = len(coefficient_names())  # the series' terms are the first of a bin's
     series = solve(sum(normal[..., :T, :T] for normal, _ in binned), sum(y[:, :E, :T] for _, y in binned))
