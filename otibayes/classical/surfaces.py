@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..nodes import Nodes
+from ..parallel import cores
 from ..surface import Region, draw
 from . import chi2
 from .minimum import scales
@@ -20,7 +22,7 @@ ROUNDS = 6  # of growing regions, before what is left is accepted and reported
 DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well
 CHI2_STARTS = 8  # of the minimum on all stars
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
-MANY = 100_000  # stars: of more, polishing takes most of an hour
+MANY = 20_000  # stars: of more, polishing takes half an hour and more
 OVERSAMPLING = 1.4  # nodes over polynomials
 PASSES = 6  # of polishing
 GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
@@ -166,14 +168,15 @@ def polish_optima(
     a polynomial can follow; over the step that this takes they are smooth. Every optimum is checked, and those that
     differ by more than half of what is allowed go round again.
     """
-    single = replace(nodes.of("single", like=0), description="polish", unit="optimum")
+    single = replace(nodes.of("single", like=0), description="polish", unit="optimum", threads=cores())
     of = {target.label: target for target in targets}
     sd = {e: target.surface.at(target.at[0])[1:, 1:4].std(0, ddof=1) for e, target in of.items()}
     pending = [(e, b) for e, target in of.items() for b in range(len(target.at))]
     series = {(e, b): of[e].surface.of_resample(b) for e, b in pending}
     best: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}  # (error, minimum): across a jump there is no end to it
     for passes in range(PASSES + 1):
-        plain = single(Single(problem), [(e, b, of[e].at[b]) for e, b in pending])
+        with threadpool_limits(1, "blas"):  # of all: one evaluation's end must not change another's
+            plain = single(Single(problem), [(e, b, of[e].at[b]) for e, b in pending])
         known = dict(zip(pending, plain, strict=True))
         left = []
         for e, b in pending:

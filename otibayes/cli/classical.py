@@ -39,8 +39,8 @@ __all__ = ["classical"]
 @click.option(
     "--polish/--no-polish",
     default=None,
-    help="Correct optima by plain coefficients. Default: where a check asks for it, of up to 100,000"
-    " stars: of more it takes most of an hour.",
+    help="Correct optima by plain coefficients. Default: where a check asks for it, of up to 20,000"
+    " stars: of more it takes half an hour and more.",
 )
 @click.option(
     "--bins", type=int, default=3, show_default=True, help="Bins of J_z for chi^2, our own objective; 0: none."
