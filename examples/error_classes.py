@@ -66,8 +66,8 @@ def by_star(data):
 class Own(Likelihood):
     """The likelihood by star."""
 
-    def __call__(self, theta, *hyper):
-        return by_star(self.data)(inputs(self.data.actions(theta)), *hyper)
+    def __call__(self, theta, kernel, lengths, amplitude, scatter_cholesky):
+        return by_star(self.data)(inputs(self.data.actions(theta)), kernel, lengths, amplitude, scatter_cholesky)
 
 
 def main():
