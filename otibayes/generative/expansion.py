@@ -79,9 +79,9 @@ class SurfaceReport(NamedTuple):
 
 
 def passes(map: Map | None, data: Data, degrees: tuple[int, ...]) -> Map:
-    """`map` for `moments_at` on this box up to these degrees: nodes that are kept on disk must not be another box's."""
+    """`map` for `moments_at` of these stars on this box up to these degrees: nodes kept on disk must not be others'."""
     if isinstance(map, Nodes):
-        return map.of(f"{data.basis.low.tolist()} {data.basis.high.tolist()} {degrees}")
+        return map.of(f"{len(data)} {data.basis.low.tolist()} {data.basis.high.tolist()} {degrees}")
     return map or threaded("stars", "pass")
 
 
