@@ -1,7 +1,7 @@
 """What the scripts share that try a method on synthetic catalogues of known truth, a seed each."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ def truth_of(seed: int, study: int) -> Parameters:
     return Parameters(rng.uniform(0.7, 1.3), rng.uniform(0.22, 0.36), rng.uniform(0, 30), rng.uniform(6, 10))
 
 
-def made(seed: int, number: int, folder: Path, study: int) -> Path:
-    """The file of a seed's catalogue of so many stars with all elements, made where there is none."""
+def made(seed: int, number: int, folder: Path, study: int, elements: Sequence[str] | None = None) -> Path:
+    """The file of a seed's catalogue of so many stars with `elements` (None: all), made where there is none."""
     file = folder / f"stars-{seed}-{number}.fits"
     if not file.exists():
-        write_table(mock(number, seed, truth_of(seed, study)), file)
+        write_table(mock(number, seed, truth_of(seed, study), elements), file)
     return file
 
 

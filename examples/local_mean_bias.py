@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
-from catalogues import truth_of
+from catalogues import made, truth_of
 
 import otibayes as oti
 from otibayes.classical.deviation import deviation
@@ -43,9 +43,7 @@ def coefficients(J: np.ndarray, angle: np.ndarray, labels: np.ndarray, counts: n
 
 def bias(seed: int, number: int, folder: Path) -> list[np.ndarray]:
     """(E, 6) in bootstrap sd, of labels as they are and detrended."""
-    truth, file = truth_of(seed, STUDY), folder / f"stars-{seed}-{number}.fits"
-    if not file.exists():
-        oti.write_table(oti.mock(number, seed, truth, ELEMENTS), file)
+    truth, file = truth_of(seed, STUDY), made(seed, number, folder, STUDY, ELEMENTS)
     problem = classical_problem(oti.read_stars(file), ELEMENTS)
     table = Table.read(file)[problem.stars.row]
     torus = {name: np.asarray(table[name], float) for name in ("L_z", "z_max", "r_apo", "r_peri")}

@@ -128,7 +128,6 @@ def profile(
                 outer = float(np.clip(inner + step * (2 * side - 1), p.low, p.high))
                 if rise(outer) > 0:
                     end = brentq(rise, inner, outer, xtol=1e-3 * unit)
-                    rise(end)
                     ends[i, side] = end if outermost(region, known[end][None]) <= 1 else np.nan
                     break
                 inner, step = outer, 1.5 * step

@@ -135,8 +135,8 @@ def coefficients(
     each = np.concatenate(ways, 1)
     if len(counts) == 1:  # stars that were not drawn weigh nothing, and are a third of those to be gone through
         drawn = counts[0] > 0
-        J, each, y, M, inverse, place, counts = (a[drawn] for a in (J, each, y, M, inverse, place, counts.T))
-        counts = counts.T
+        J, each, y, M, inverse, place = (a[drawn] for a in (J, each, y, M, inverse, place))
+        counts = counts[:, drawn]
 
     def deviations(found: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         if not scatter:

@@ -178,7 +178,8 @@ def expand_statistic(
     def statistics(_: Any, points: Iterable[np.ndarray]) -> list[Statistic]:
         thetas = list(points)
         found = exact.statistics(thetas)
-        bad = [t for t, one in zip(thetas, found, strict=True) if not np.isfinite(one.projection).all()]
+        finite = [all(np.isfinite(leaf).all() for leaf in one) for one in found]
+        bad = [theta for theta, fine in zip(thetas, finite, strict=True) if not fine]
         if bad:
             raise InputError(
                 f"the likelihood is not finite at {len(bad)} of {len(thetas)} points of the response surface, such as"

@@ -6,7 +6,6 @@ precision, class by class of stars that lack the same elements and have the same
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from ..parallel import threaded
 from ..smooth import wide_terms
 from .basis import Basis, prior_covariance, size
 from .data import Data
-from .likelihood import Likelihood
+from .likelihood import Call, Likelihood, Recorder
 from .passes import inputs_at
 from .statistic import Statistic, design
 
@@ -42,15 +41,6 @@ PRIOR_DRAWS = 1000
 SHOWN_DRAWS, SHOWN_STARS = 100, 300  # of the posterior and of the stars: what ArviZ shows, and predictions stay small
 
 
-class Call(NamedTuple):
-    """What a model calls its likelihood with, at S draws: lengths (S, 3), amplitude (S, E), Cholesky factor of Sigma
-    (S, E, E), in the units of `Likelihood`."""
-
-    lengths: Any
-    amplitude: Any
-    scatter_cholesky: Any
-
-
 class Sums(NamedTuple):
     """Over the stars of each of C classes: `gram` (C, M, M) = Phi^T Phi, `projection` (C, M, E) = Phi^T Y."""
 
@@ -67,22 +57,11 @@ class Field(NamedTuple):
     coefficients: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class _Recorder(Likelihood):
-    """A likelihood that keeps what it is called with."""
-
-    called: list[tuple[str, Call]] = field(default_factory=list)
-
-    def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
-        self.called.append((kernel, Call(jnp.broadcast_to(lengths, (3,)), amplitude, scatter_cholesky)))
-        return 0.0
-
-
 def prior_draws(model: Callable[[Likelihood], None], data: Data, number: int, seed: int) -> dict[str, np.ndarray]:
     """Draws (number, ...) of every site from the model's prior; its factors (limits of parameters) by rejection."""
 
     def one(key: Any) -> tuple[dict[str, Any], Any]:
-        recorder = _Recorder(data, "none")
+        recorder = Recorder(data, "none")
         sites = handlers.trace(handlers.seed(model, key)).get_trace(recorder).values()
         sampled = [site for site in sites if site["type"] == "sample"]
         factors = [jnp.sum(site["fn"].log_prob(site["value"])) for site in sampled if site["is_observed"]]
@@ -103,7 +82,7 @@ def calls_of(
     kernels: list[str] = []
 
     def one(draw: Any) -> list[Call]:
-        recorder = _Recorder(data, "none")
+        recorder = Recorder(data, "none")
         handlers.substitute(handlers.seed(model, 0), data=draw)(recorder)
         kernels[:] = [kernel for kernel, _ in recorder.called]
         return [call for _, call in recorder.called]

@@ -1,8 +1,8 @@
 """The likelihood that a model is given: the abundances' density as a function of theta and hyperparameters."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ from .data import Data
 from .density import dense_log_likelihood, hilbert_log_likelihood
 from .statistic import Statistic, condensed
 
-__all__ = ["LIKELIHOODS", "Likelihood"]
+__all__ = ["LIKELIHOODS", "Call", "Likelihood", "Recorder"]
 
 LIKELIHOODS = ("hilbert", "dense")
 DENSE_MOST = 2000  # stars: beyond, N^3 is hopeless
@@ -77,3 +77,23 @@ class Likelihood:
 
     def _statistic(self, theta: Any) -> Statistic:
         return condensed(self.data.basis, self.data.moments(theta), len(self.elements))
+
+
+class Call(NamedTuple):
+    """What a model calls its likelihood with, at S draws: lengths (S, 3), amplitude (S, E), Cholesky factor of Sigma
+    (S, E, E), in the units of `Likelihood`."""
+
+    lengths: Any
+    amplitude: Any
+    scatter_cholesky: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Recorder(Likelihood):
+    """A likelihood that keeps what it is called with."""
+
+    called: list[tuple[str, Call]] = field(default_factory=list)
+
+    def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
+        self.called.append((kernel, Call(jnp.broadcast_to(lengths, (3,)), amplitude, scatter_cholesky)))
+        return 0.0

@@ -1,7 +1,7 @@
 """A model's density over its unbounded parameters as one flat vector, and where it is largest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from .checkpoint import FORGETFUL, Checkpoint
 from .data import Calls, Data, from_unbounded
 from .density import variance_ratio
 from .expansion import Exact, passes
-from .likelihood import Likelihood
+from .likelihood import Likelihood, Recorder
 from .passes import moments_at
 
 __all__ = ["BASIS_THETAS", "Model", "Space", "peak", "space_of"]
@@ -110,30 +110,18 @@ class Space:
         kernels: list[str] = []
 
         def called(flat: Any) -> Any:
-            probe = _Probe(data, "none")
-            self.potential(probe)(flat)
-            if not probe.called:
+            recorder = Recorder(data, "none")
+            self.potential(recorder)(flat)
+            if not recorder.called:
                 raise InputError("the model never calls its likelihood, so that the abundances tell it nothing")
-            kernels[:] = probe.kernels
-            return jax.tree.map(lambda *values: jnp.stack(values), *probe.called)
+            kernels[:] = [kernel for kernel, _ in recorder.called]
+            every = [(c.lengths, variance_ratio(c.amplitude, c.scatter_cholesky)) for _, c in recorder.called]
+            return jax.tree.map(lambda *values: jnp.stack(values), *every)
 
         one = jax.jit(called)
         several = [one(flat) for flat in draws]
         lengths, variance = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
         return Calls(tuple(kernels), lengths, variance)
-
-
-@dataclass(frozen=True, eq=False)
-class _Probe(Likelihood):
-    """A likelihood that keeps what it is called with."""
-
-    kernels: list[str] = field(default_factory=list)
-    called: list[tuple[Any, Any]] = field(default_factory=list)
-
-    def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
-        self.kernels.append(kernel)
-        self.called.append((jnp.broadcast_to(lengths, (3,)), variance_ratio(amplitude, scatter_cholesky)))
-        return 0.0
 
 
 def space_of(model: Model, data: Data) -> Space:
