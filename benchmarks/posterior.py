@@ -127,7 +127,7 @@ def told(name, stage):
     return timed
 
 
-def whole(file, repeat):
+def whole(file, repeat, error_classes):
     """A posterior, from the file to the result."""
     for name in STAGES:
         setattr(sampling, name, told(name, getattr(sampling, name)))
@@ -136,7 +136,7 @@ def whole(file, repeat):
     if repeat:
         stars = copies(stars, repeat)
     print(f"{len(stars)} stars x {len(stars.abundances)}: read in {time.perf_counter() - start:.1f} s")
-    tree = oti.sample(stars, seed=0)
+    tree = oti.sample(stars, seed=0, error_classes=error_classes)
     total = time.perf_counter() - start
     statistics, surface = tree["sample_stats"], tree["surface"].attrs
     print(f"total {total:.1f} s, peak memory {memory():.2f} GiB")
@@ -151,6 +151,13 @@ def whole(file, repeat):
         print(f"the truth is at a squared distance of {off @ np.linalg.solve(np.cov(draws), off):.2f}, of {len(off)}")
     print({name: tree.attrs[name] for name in ("max_r_hat", "min_ess_bulk", "min_ess_tail", "divergences")})
     print(f"tree depth {float(statistics['tree_depth'].mean()):.2f}, steps {float(statistics['n_steps'].mean()):.1f}")
+    start = time.perf_counter()
+    pull = np.abs(oti.null_test(tree).pull)
+    print(f"null test at {tree['field'].sizes['draw']} draws a chain: {time.perf_counter() - start:.1f} s,", end=" ")
+    print(
+        "largest pulls",
+        {str(name): round(float(pull.sel(coefficient=name).max()), 1) for name in pull.coefficient.values},
+    )
 
 
 def main():
@@ -160,9 +167,10 @@ def main():
     parser.add_argument("--figure", metavar="FILE")
     parser.add_argument("--sample", metavar="FILE")
     parser.add_argument("--repeat", type=int, default=0, metavar="M")
+    parser.add_argument("--error-classes", type=int, default=0, metavar="N", help="with --sample: as `otibayes sample`")
     options = parser.parse_args()
     if options.sample:
-        whole(options.sample, options.repeat)
+        whole(options.sample, options.repeat, options.error_classes)
     else:
         rows = [gradients(number, options.basis_size) for number in map(int, options.stars.split(","))]
         if options.figure:

@@ -133,7 +133,8 @@ def chi2_rise(classical: "xr.DataTree", theta: Any) -> np.ndarray:
         region = Region(one.centre.values, one.whitening.values, float(one["size"]), -anywhere, anywhere)
         read = reader(region, int(found.attrs["degree"]), one.terms.values)
         statistics = np.array([read(point) for point in theta.reshape(-1, theta.shape[-1])])
-        rises.append(((statistics @ one.root.values.T) ** 2).sum(1) - float(one["value"]))
+        lowest, root = one.statistics.values, one.root.values
+        rises.append(((statistics @ root.T) ** 2).sum(1) - ((root @ lowest) ** 2).sum())
     return np.stack(rises, 1).reshape(*theta.shape[:-1], len(rises))
 
 
@@ -205,9 +206,7 @@ def _about_classical(classical: "xr.DataTree") -> list[str]:
     if "chi2" in classical.children:
         c = classical["chi2"].dataset
         first = str(c.parameter.values[0])
-        each = zip(
-            c.element.values, c.value.values, c.p_bootstrap.values, c[first].values, c.interval.values, strict=True
-        )
+        each = zip(c.element.values, c.value.values, c.p_value.values, c[first].values, c.interval.values, strict=True)
         told = ", ".join(
             f"{e} {v:.1f} (p {p:.2f}; {first} {m:.3g}, {i[0, 0]:.3g} to {i[0, 1]:.3g})" for e, v, p, m, i in each
         )

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from .classical.bootstrap import ClassicalFit
 from .classical.chi2 import USED, Chi2Fit
@@ -147,13 +146,13 @@ def _surface_report(report: SurfaceReport, coords: Mapping[str, Any]) -> xr.Data
             "pair_error": (("pair", "constraint"), report.pair_error),
             "roughness": ("element", report.roughness, {"units": "bootstrap sd"}),
             "outermost": ("element", report.outermost, {"long_name": "optimum, in units of the trust region's size"}),
-            "polished": ("element", report.polished),
         },
         {**coords, "constraint": list(_COEFFICIENTS[1:4])},
         {
             "long_name": "errors of the response surface, in bootstrap sd of each coefficient",
             "worst": report.worst,
             "surface_worst": report.surface_worst,
+            "polished": int(report.polished),
             "beyond": report.beyond,
             "chi2_worst": float(np.abs(report.chi2_error).max(initial=0.0)),
             "edge": report.edge,
@@ -169,7 +168,7 @@ def chi2_group(found: Chi2Fit, coords: Mapping[str, Any], model: MassModel, bins
     statistic = [f"{name} in bin {q}" for q in range(len(bins) + 1) for name in USED]
     variables = quantities(found.optimum, ("element",), model) | {
         "value": ("element", found.value),
-        "p_chi2": ("element", stats.chi2.sf(found.value, found.dof)),
+        "p_value": ("element", found.p_value),
         "p_bootstrap": ("element", (found.replicate_values >= found.value[:, None]).mean(1)),
         "interval": (("element", "parameter", "side"), found.interval, {"long_name": "68%, where chi^2 rises by 1"}),
         "covariance": (("element", "parameter", "parameter_2"), found.covariance),

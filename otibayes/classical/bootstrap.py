@@ -17,7 +17,7 @@ from . import chi2
 from .minimum import Minimum, scales
 from .objective import Actions, Coefficients, Settings
 from .problem import PlainMinimum, Problem, resamples
-from .surfaces import GOOD, MANY, SurfaceReport, optimise_on_surfaces, polish_optima
+from .surfaces import GOOD, SurfaceReport, optimise_on_surfaces, polish_optima
 from .trust import LabelSurface
 from .valley import Valley, jacobian, valley
 
@@ -73,7 +73,7 @@ def fit(
     250 passes over the stars for each label and resample. `starts` more optimisations on all stars begin at random
     places, to show the valley (on the wide pilot surface, if there is one); `checks` (label, replicate) pairs are
     compared with the plain coefficients. `polish` shifts every pair's surface to the plain coefficients at its optimum
-    (None: where a check asks for it, of up to 20,000 stars). `nodes` does the passes over the stars, here or on a
+    (None: where a check asks for it). `nodes` does the passes over the stars, here or on a
     cluster, and may keep them.
 
     Raises `InputError` with fewer than two bootstraps or too few stars. Fits that did not converge are marked, not
@@ -97,11 +97,8 @@ def fit(
     surfaces = report = chi_squared = None
     if surface:
         targets, report, begin, ends = optimise_on_surfaces(problem, nodes, region, fatol, starts, checks, seed)
-        poor = set(report.pairs[~(np.abs(report.pair_error) < GOOD).all(1), 0].tolist())
-        asked = polish is None and N <= MANY  # a polished optimum takes two passes or more
-        chosen = [t for t in targets[:E] if polish or (asked and t.label in poor)]
-        if chosen:
-            report = polish_optima(problem, nodes, chosen, report, seed)
+        if polish or (polish is None and not report.worst < GOOD):
+            report = polish_optima(problem, nodes, targets[:E], report, seed)
         surfaces, minima = tuple(t.surface for t in targets[:E]), [t.found for t in targets[:E]]
         if len(targets) > E:
             chi_squared = chi2.together([t.found for t in targets[E:]], [t.surface for t in targets[E:]], table)

@@ -2,8 +2,9 @@
 
 Equation 8 sets three numbers to zero with four parameters. Here a1, b1, a2 and a4 of each bin of J_z are, weighted by
 the inverse of their bootstrap covariance: the signal's change with J_z, and the shape of the orbits, tell disk mass
-from scale height, so that the minimum is unique. At the truth its value is distributed as chi^2 with as many degrees of
-freedom as there are coefficients less parameters, but for the covariance's own noise (Hartlap et al. 2007).
+from scale height, so that the minimum is unique. A covariance from B resamples is noisy, which makes Hotelling's T^2 of
+what would be chi^2: of the minimum over d parameters, with the n - d numbers that are left (Rao 1959), and of its rise
+towards the truth, nearly, with d (Dodelson & Schneider 2013).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq, least_squares
+from scipy.stats import f as fisher
 
 from ..parameters import Parameter
 from ..surface import Region
@@ -27,6 +29,7 @@ __all__ = [
     "Weight",
     "fit_label",
     "minimise",
+    "p_value",
     "possible",
     "profile",
     "statistics",
@@ -39,10 +42,13 @@ _PLACES = [coefficient_names(BINNED).index(name) for name in USED]
 
 
 class Weight(NamedTuple):
-    """`root` (n, n), with root^T root the unbiased inverse covariance of the n statistics; `covariance` (n, n)."""
+    """`root` (n, n), with root^T root the inverse of the n statistics' `covariance` (n, n), less by what makes the rise
+    of chi^2 from its minimum to the truth d in the mean; `goodness`, by which its minimum is to be multiplied to be
+    n - d in the mean."""
 
     root: np.ndarray
     covariance: np.ndarray
+    goodness: float
 
 
 class Chi2Minimum(NamedTuple):
@@ -60,12 +66,19 @@ def statistics(binned: np.ndarray) -> np.ndarray:
     return chosen.reshape(*chosen.shape[:-2], -1)
 
 
-def weight(replicates: np.ndarray) -> Weight:
-    """From statistics (B, n) of bootstrap resamples, more than n + 2 of them."""
-    B, n = replicates.shape
+def weight(replicates: np.ndarray, parameters: int) -> Weight:
+    """From statistics (B, n) of bootstrap resamples, more than n + 4 of them, for a fit of so many parameters."""
+    (B, n), d = replicates.shape, parameters
     covariance = np.atleast_2d(np.cov(replicates.T))
-    inverse = np.linalg.inv(covariance) * (B - n - 2) / (B - 1)  # Hartlap et al. (2007)
-    return Weight(np.linalg.cholesky(inverse).T, covariance)
+    unbiased = (B - n - 2) / (B - 1)  # Hartlap et al. (2007)
+    scattered = 1 + (n - d) * (B - n - 2) / ((B - n - 1) * (B - n - 4))  # Dodelson & Schneider (2013), equation 28
+    rise, value = unbiased / scattered, (B - (n - d) - 2) / (B - 1)
+    return Weight(np.linalg.cholesky(np.linalg.inv(covariance) * rise).T, covariance, value / rise)
+
+
+def p_value(value: Any, resamples: int, dof: int) -> Any:
+    """Of as large a minimum by chance, where the covariance is from so many resamples: Hotelling's."""
+    return fisher.sf(value / dof * (resamples - dof) / (resamples - dof - 2), dof, resamples - dof)
 
 
 def minimise(
@@ -127,7 +140,7 @@ def profile(
             while inner != bound:
                 outer = float(np.clip(inner + step * (2 * side - 1), p.low, p.high))
                 if rise(outer) > 0:
-                    end = brentq(rise, inner, outer, xtol=1e-3 * unit)
+                    end = brentq(rise, inner, outer, xtol=1e-3 * abs(outer - inner))
                     ends[i, side] = end if outermost(region, known[end][None]) <= 1 else np.nan
                     break
                 inner, step = outer, 1.5 * step
@@ -146,17 +159,18 @@ class Chi2Fit(NamedTuple):
     """Chi^2 minimised for E labels, on all stars and on B resamples, over d parameters; n statistics.
 
     `optimum` (E, d), its `interval` (E, d, 2) by `profile` and its `covariance` (E, d, d) from the curvature; `value`
-    (E,) of chi^2, with `dof` degrees of freedom; `replicates` (E, B, d) and `replicate_values` (E, B), of the
-    resamples' statistics less those of all stars at the optimum, so that they have the minimum at zero that the truth
-    has (Hall & Horowitz 1996); `converged` (E, 1 + B); `statistics` (E, n) at the optimum, their bootstrap covariance
-    `scatter` (E, n, n), and the `root` (E, n, n) of its inverse; `terms` (E, terms, n), those of all stars on the
-    surface over each label's region.
+    (E,) of the minimum, n - d = `dof` in the mean, and `p_value` (E,), of more by chance; `replicates` (E, B, d) and
+    `replicate_values` (E, B), of the resamples' statistics less those of all stars at the optimum, so that they have
+    the minimum at zero that the truth has (Hall & Horowitz 1996); `converged` (E, 1 + B); `statistics` (E, n) at the
+    optimum, their bootstrap covariance `scatter` (E, n, n), and the `root` (E, n, n) of its inverse that chi^2 and its
+    rise are of; `terms` (E, terms, n), those of all stars on the surface over each label's region.
     """
 
     optimum: np.ndarray
     interval: np.ndarray
     covariance: np.ndarray
     value: np.ndarray
+    p_value: np.ndarray
     dof: int
     replicates: np.ndarray
     replicate_values: np.ndarray
@@ -178,7 +192,7 @@ def fit_label(surface: LabelSurface, starts: np.ndarray, table: Sequence[Paramet
     functions = [_statistics_of(surface, b) for b in range(B + 1)]
     theta = starts[0]
     for _ in range(3):
-        chosen = weight(np.stack([function(theta) for function in functions[1:]]))
+        chosen = weight(np.stack([function(theta) for function in functions[1:]]), len(table))
         found = [minimise(functions[0], 0.0, chosen, start, table) for start in (theta, *starts[1:])]
         best = min(found, key=lambda minimum: minimum.value)
         theta = best.theta
@@ -190,21 +204,24 @@ def fit_label(surface: LabelSurface, starts: np.ndarray, table: Sequence[Paramet
 def possible(bins: int, bootstraps: int, parameters: int) -> bool:
     """Whether there are coefficients more than parameters, and resamples enough for their covariance."""
     n = bins * len(USED)
-    return parameters < n < bootstraps - 2
+    return parameters < n < bootstraps - 4
 
 
 def together(found: Sequence[Chi2Label], surfaces: Sequence[LabelSurface], table: Sequence[Parameter]) -> Chi2Fit:
     """The fits of all labels in one, with their intervals."""
     minima = [label.minima for label in found]
     every = zip(found, surfaces, strict=True)
+    values = np.array([[one.value * label.weight.goodness for one in label.minima] for label in found])
+    B, dof = values.shape[1] - 1, len(found[0].statistics) - len(table)
     return Chi2Fit(
         optimum=np.stack([m[0].theta for m in minima]),
         interval=np.stack([profile(_statistics_of(s, 0), f.weight, f.minima[0], table, s.region) for f, s in every]),
         covariance=np.stack([m[0].covariance for m in minima]),
-        value=np.array([m[0].value for m in minima]),
-        dof=len(found[0].statistics) - len(table),
+        value=values[:, 0],
+        p_value=p_value(values[:, 0], B, dof),
+        dof=dof,
         replicates=np.array([[one.theta for one in m[1:]] for m in minima]),
-        replicate_values=np.array([[one.value for one in m[1:]] for m in minima]),
+        replicate_values=values[:, 1:],
         converged=np.array([[one.converged for one in m] for m in minima]),
         statistics=np.stack([label.statistics for label in found]),
         scatter=np.stack([label.weight.covariance for label in found]),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from ..errors import InputError
@@ -25,11 +26,11 @@ __all__ = ["K_NEIGHBOURS", "Neighbours", "deviation", "local_mean", "nearest", "
 
 K_NEIGHBOURS = 64  # PW21, section 6.1
 
-_BLOCK = 256  # stars whose deviations are used at once
-_PART = 128  # of them, for whose neighbours' weights in all resamples there is room in the cache
+_ROOM = 128 * 129  # stars of a block times resamples: there is room for its neighbours' weights in the cache, ...
+_MOST = 2048  # ... and for so many stars' displacements
 _ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
 _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]  # of actions
-_MARGIN = 4.2  # sigmas of what so many neighbours weigh: a resample seldom needs more of them
+_SHORT = 2e-3  # of the stars may need more neighbours in one of the resamples: they are gone through again
 
 
 def _padded(stars: int) -> int:
@@ -131,8 +132,8 @@ def over_blocks(
 
     Results come in the same order whatever the threads do, so that sums of them are reproducible.
 
-    Arguments and errors as for `deviation`. Sums over neighbours are in single precision where there are resamples:
-    their rounding, some 1e-8 of a label's scatter, is far below what a resample changes.
+    Arguments and errors as for `deviation`. Where there are resamples, sums over neighbours and deviations are in
+    single precision: their rounding, some 1e-8 of a label's scatter, is far below what a resample changes.
     """
     actions, labels = np.asarray(actions, float), np.asarray(labels, float)
     stars, K = len(actions), neighbours.number
@@ -160,7 +161,7 @@ def over_blocks(
         total, weights = _weights(drawn, index, K, neighbours.own_copies, dtype)
         x, y = _displaced(*there, padded, index, dtype)
         mean = local_mean(np.asarray(weights).transpose(1, 0, 2), x, y, neighbours.gradient)
-        found = centred[chosen, :, None] - mean[:S]
+        found = centred[chosen, :, None].astype(dtype) - mean[:S]
         short = (np.asarray(total)[:S] < K).any(1)
         if short.any():
             if number == stars - 1:
@@ -168,16 +169,17 @@ def over_blocks(
             found[short] = deviations(chosen[short], min(2 * number, stars - 1))
         return found
 
-    # n neighbours weigh K or more, but for the margin: n mean - margin sqrt(n) sd = K
-    mean, scatter = counts.mean(), _MARGIN * counts.std()
-    first = min(math.ceil(((scatter + math.sqrt(scatter**2 + 4 * mean * K)) / (2 * mean)) ** 2 - 1e-9), stars - 1)
+    # n neighbours weigh K or more, but for a margin of so many sigmas: n mean - sqrt(n) scatter = K
+    mean, scatter = counts.mean(), norm.isf(_SHORT / len(counts)) * counts.std()
+    needed = ((scatter + math.sqrt(scatter**2 + 4 * mean * K)) / (2 * mean)) ** 2
+    # resamples that differ by one would each be compiled anew
+    first = min(4 * math.ceil(needed / 4 - 1e-9), stars - 1)
 
     def used(block: np.ndarray) -> Any:
-        parts = np.array_split(block, np.ceil(len(block) / _PART))
-        return use(block, np.concatenate([deviations(part, first) for part in parts]))
+        return use(block, deviations(block, first))
 
     # stars that are near in action space share neighbours, which are then in the cache
-    blocks = np.array_split(tree.indices, np.ceil(stars / _BLOCK))
+    blocks = np.array_split(tree.indices, np.ceil(stars / min(max(_ROOM // len(counts), 1), _MOST)))
     # BLAS threads would spend many times the work of these small products in waiting for one another
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
         yield from pool.map(used, blocks)

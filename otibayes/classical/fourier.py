@@ -21,24 +21,27 @@ def design(angle: Any, harmonics: Sequence[int] = (1, 2)) -> np.ndarray:
 
 
 def normal_equations(
-    M: np.ndarray, deviations: np.ndarray, inverse: np.ndarray, counts: np.ndarray
+    M: np.ndarray, deviations: np.ndarray, inverse: np.ndarray, counts: np.ndarray, place: Any = 0, places: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """M^T C^-1 M (B, I, T, T) and M^T C^-1 y (B, E, T) of N stars, to be summed over groups of stars (PW21, eq. 7).
+    """M^T C^-1 M (places, B, I, T, T) and M^T C^-1 y (places, B, E, T) of the stars at each place, to be summed over
+    groups of stars (PW21, eq. 7).
 
     `M` (N, T); `deviations` (N, E, B); `inverse` (N, I), 1 / sigma^2 of the first I deviations and, as E is a multiple
-    of I, of every next I of them; `counts` (B, N), how often each was drawn.
+    of I, of every next I of them; `counts` (B, N), how often each was drawn; `place` (N,), from 0.
     """
-    (N, T), (_, E, B) = M.shape, deviations.shape
+    (N, T), (_, E, B), errors = M.shape, deviations.shape, inverse.shape[1]
     dtype = deviations.dtype
     row, column = np.triu_indices(T)
-    MM = (inverse[..., None] * (M[:, row] * M[:, column])[:, None]).astype(dtype)
-    upper = (counts.astype(dtype) @ MM.reshape(N, inverse.shape[1] * len(row))).reshape(B, -1, len(row))
-    normal = np.empty((B, upper.shape[1], T, T))
+    M, there = M.astype(dtype), np.reshape(place, (-1, 1)) == np.arange(places)
+    there = there[:, :, None, None] * inverse[:, None, :, None].astype(dtype)
+    MM = there * (M[:, row] * M[:, column])[:, None, None]
+    upper = (counts.astype(dtype) @ MM.reshape(N, -1)).reshape(B, places, errors, len(row)).swapaxes(0, 1)
+    normal = np.empty((*upper.shape[:3], T, T))
     normal[..., row, column] = normal[..., column, row] = upper
-    MC = (M[:, None] * inverse[..., None]).astype(dtype)
+    MC = there * M[:, None, None]
     drawn = deviations * counts.T[:, None].astype(dtype)
-    projection = np.stack([MC[:, e % MC.shape[1]].T @ drawn[:, e] for e in range(E)])
-    return normal, projection.transpose(2, 0, 1).astype(float)
+    projection = np.stack([MC[:, :, e % errors].reshape(N, -1).T @ drawn[:, e] for e in range(E)])
+    return normal, projection.reshape(E, places, T, B).transpose(1, 3, 0, 2).astype(float)
 
 
 def solve(normal: np.ndarray, projection: np.ndarray) -> np.ndarray:
@@ -58,4 +61,5 @@ def least_squares(
     y = np.asarray(deviations).transpose(1, 2, 0)
     inverse = np.ones((len(y), 1)) if sigma is None else np.asarray(sigma, float) ** -2.0
     counts = np.ones((y.shape[2], len(y))) if counts is None else np.asarray(counts)
-    return solve(*normal_equations(design(angle, harmonics), y, inverse, counts))
+    normal, projection = normal_equations(design(angle, harmonics), y, inverse, counts)
+    return solve(normal[0], projection[0])

@@ -55,10 +55,6 @@ class Coefficients(NamedTuple):
     series: Any
     binned: Any
 
-    def take(self, index: int) -> "Coefficients":
-        """One of several evaluations that were stacked."""
-        return Coefficients(self.series[index], self.binned[index])
-
 
 def plain_coefficients(
     theta: Any,
@@ -142,22 +138,21 @@ def coefficients(
         if not scatter:
             return found
         # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
-        first, second = found[:, :E], found[:, E:]
-        return second - 2 * (y[chosen, :, None] - first) * first
+        pairs = [np.split(way, 2, 1) for way in np.split(found, len(ways), 1)]
+        return np.concatenate([second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs], 1)
 
-    def equations(chosen: np.ndarray, found: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        every = np.concatenate([deviations(part, chosen) for part in np.split(found, len(ways), 1)], 1)
-        groups = [place[chosen] == q for q in range(bins)] if bins else [slice(None)]
-        return [normal_equations(M[chosen[g]], every[g], inverse[chosen[g]], counts[:, chosen[g]]) for g in groups]
+    def equations(chosen: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        every = deviations(found, chosen)
+        return normal_equations(M[chosen], every, inverse[chosen], counts[:, chosen], place[chosen], max(bins, 1))
 
     neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
     parts = over_blocks(equations, J, each, counts, neighbours)
-    binned = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
+    normal, projection = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
     T = len(coefficient_names())  # the series' terms are the first of a bin's
-    series = solve(sum(normal[..., :T, :T] for normal, _ in binned), sum(y[:, :E, :T] for _, y in binned))
+    series = solve(normal[..., :T, :T].sum(0), projection[..., :E, :T].sum(0))
     if not bins:
         return Coefficients(series, np.zeros((*series.shape[:2], 0, len(coefficient_names(BINNED)))))
-    return Coefficients(series, np.stack([solve(normal, y[:, -E:]) for normal, y in binned], 2))
+    return Coefficients(series, np.stack([*solve(normal, projection[..., -E:, :])], 2))
 
 
 def objective(series: Any, every: bool = False) -> Any:

@@ -39,15 +39,15 @@ class Problem:
             self.model.Parameters(*theta), self.stars, self.labels, self.sigma, self.counts, self.actions, self.settings
         )
 
-    def one(self, label: int, replicate: int) -> "Problem":
-        """Of one label and resample, without bins."""
+    def one(self, label: int, replicate: int, bins: bool = False) -> "Problem":
+        """Of one label and resample, with or without bins."""
         sigma = None if self.sigma is None else self.sigma[:, [label]]
         return replace(
             self,
             labels=self.labels[:, [label]],
             sigma=sigma,
             counts=self.counts[[replicate]],
-            settings=self.settings._replace(bins=()),
+            settings=self.settings if bins else self.settings._replace(bins=()),
         )
 
     def series(self, theta: np.ndarray) -> np.ndarray:
@@ -65,13 +65,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Single:
-    """Plain coefficients of one (label, replicate, theta): a task of its own."""
+    """Plain coefficients of one (label, replicate, theta), with or without bins: a task of its own."""
 
     problem: Problem
+    bins: bool = False
 
-    def __call__(self, task: tuple[int, int, np.ndarray]) -> np.ndarray:
+    def __call__(self, task: tuple[int, int, np.ndarray]) -> Coefficients:
         label, replicate, theta = task
-        return self.problem.one(label, replicate).series(theta)
+        return self.problem.one(label, replicate, self.bins)(theta)
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,17 @@ from .objective import Coefficients
 from .problem import Problem, Single, minimum_of
 from .trust import Pool, covering, outermost
 
-__all__ = ["GOOD", "MANY", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
+__all__ = ["GOOD", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
 
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
 ROUNDS = 6  # of growing regions, before what is left is accepted and reported
 DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well
 CHI2_STARTS = 8  # of the minimum on all stars
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
-MANY = 20_000  # stars: of more, polishing takes half an hour and more
+CHI2_SHIFTS = 3  # of its surfaces
 OVERSAMPLING = 1.4  # nodes over polynomials
-PASSES = 6  # of polishing
+PASSES = 6  # of polishing, ...
+STEP = 0.02  # ... in `scales`, of the first
 GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
 
 
@@ -32,9 +33,9 @@ class SurfaceReport(NamedTuple):
     """How well the surfaces stand for the plain coefficients (a1, b1, a2), all errors in units of their bootstrap sd.
 
     `pairs` (P, 2), random (label, replicate); `pair_error` (P, 3), what was minimised less the plain coefficients, at
-    these pairs' optima; `worst`, its largest magnitude; `surface_worst`, the same before polishing; `polished` (E,),
-    labels for which each pair's surface was shifted to the plain coefficients at its own optimum and minimised anew;
-    `beyond`, the share of all their optima that remain off by more than 0.1;
+    these pairs' optima; `worst`, its largest magnitude; `surface_worst`, the same before polishing; `polished`, whether
+    each pair's surface was shifted to the plain coefficients at its own optimum and minimised anew; `beyond`, the share
+    of all optima that remain off by more than 0.1 then;
     `roughness` (E,), rms of the plain coefficients about each label's surface, at its nodes; `outermost` (E,) optimum
     in units of its region's size; `edge`, how many labels have one on the edge; `nodes`, evaluations over the stars
     for all labels and replicates; `rounds`;
@@ -45,7 +46,7 @@ class SurfaceReport(NamedTuple):
     pair_error: np.ndarray
     worst: float
     surface_worst: float
-    polished: np.ndarray
+    polished: bool
     beyond: float
     roughness: np.ndarray
     outermost: np.ndarray
@@ -79,6 +80,15 @@ class Target:
     def optimise(self, pool: Pool, step: float = 0.2) -> None:
         """On a new surface, each resample from the optimum that it had."""
         self.surface = pool.surface(self.which, self.label, self.region, DEGREE)
+        self._minimise(step)
+
+    def shift(self, plain: Coefficients) -> None:
+        """Every resample's surface, by what that of all stars is off at their optimum; minimised anew."""
+        off = getattr(plain, self.which)[0, 0] - self.surface.at(self.at[0], rim=True)[0]
+        self.surface = self.surface.shifted(off)
+        self._minimise()
+
+    def _minimise(self, step: float = 0.2) -> None:
         if self.which == "binned":
             starts = self.at[:: max(1, len(self.at) // CHI2_STARTS)]  # resamples' optima are all along the valley
             self.found = chi2.fit_label(self.surface, starts, self.problem.model.parameters)
@@ -93,12 +103,10 @@ class Target:
 
     def error(self, resample: int, plain: Coefficients) -> np.ndarray:
         """Of what is to vanish, in bootstrap sd, at one resample's optimum, where the `plain` coefficients are."""
-        values = getattr(plain, self.which)[:, self.label]
-        values, here = (
-            chi2.statistics(v) if self.which == "binned" else v[..., 1:4]
-            for v in (values, self.surface.of_resample(resample, rim=self.which == "binned")(self.at[resample]))
-        )
-        return (here - values[resample]) / values[1:].std(0, ddof=1)
+        binned = self.which == "binned"
+        both = getattr(plain, self.which)[0, 0], self.surface.at(self.at[resample], rim=binned)
+        values, every = (chi2.statistics(value) if binned else value[..., 1:4] for value in both)
+        return (every[resample] - values) / every[1:].std(0, ddof=1)
 
 
 def optimise_on_surfaces(
@@ -134,20 +142,24 @@ def optimise_on_surfaces(
             target.optimise(pool)
         free = targets if rounds < CHI2_ROUNDS else targets[:E]
         wanting = [target for target in free if target.outermost > EDGE]
+    single, others = Single(problem, bins=True), targets[E:]
+    for _ in range(CHI2_SHIFTS):
+        for target, plain in zip(others, _singly(single, nodes, [(t.label, 0, t.at[0]) for t in others]), strict=True):
+            target.shift(plain)
     checked = max(checks, E)
     drawn = np.stack([rng.permutation(B) for _ in range(E)])
     pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(checked)]
     pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
     roughness = np.array([pool.roughness(t.label, t.surface) for t in targets[:E]])
-    plain = pool.add(np.array([targets[i].at[b] for i, b in pairs]))
-    errors = [targets[i].error(b, plain.take(n)) for n, (i, b) in enumerate(pairs)]
+    tasks = [(targets[i].label, b, targets[i].at[b]) for i, b in pairs]
+    errors = [targets[i].error(b, one) for (i, b), one in zip(pairs, _singly(single, nodes, tasks), strict=True)]
     worst = float(np.abs(errors[:checked]).max())
     report = SurfaceReport(
         pairs=np.array(pairs[:checked]),
         pair_error=np.array(errors[:checked]),
         worst=worst,
         surface_worst=worst,
-        polished=np.zeros(E, bool),
+        polished=False,
         beyond=0.0,
         roughness=roughness,
         outermost=np.array([target.outermost for target in targets[:E]]),
@@ -164,50 +176,54 @@ def polish_optima(
 ) -> SurfaceReport:
     """Pairs' surfaces shifted to the plain coefficients at their optimum and minimised anew, until the two agree there.
 
-    In small samples a neighbour that comes or goes makes the plain coefficients rough over the region, by more than
-    a polynomial can follow; over the step that this takes they are smooth. Every optimum is checked, and those that
-    differ by more than half of what is allowed go round again.
+    A neighbour that comes or goes makes the plain coefficients rough over the region, by more than a polynomial can
+    follow; over the step that this takes they are smooth, but for a few jumps. Every optimum is checked, and those that
+    differ by more than is allowed go round again, by longer steps along the valley each time.
     """
-    single = replace(nodes.of("single", like=0), description="polish", unit="optimum", threads=cores())
-    of = {target.label: target for target in targets}
-    sd = {e: target.surface.at(target.at[0])[1:, 1:4].std(0, ddof=1) for e, target in of.items()}
-    pending = [(e, b) for e, target in of.items() for b in range(len(target.at))]
-    series = {(e, b): of[e].surface.of_resample(b) for e, b in pending}
+    sd = [target.surface.at(target.at[0])[1:, 1:4].std(0, ddof=1) for target in targets]
+    pending = [(e, b) for e, target in enumerate(targets) for b in range(len(target.at))]
+    series = {(e, b): targets[e].surface.of_resample(b) for e, b in pending}
     best: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}  # (error, minimum): across a jump there is no end to it
     for passes in range(PASSES + 1):
-        with threadpool_limits(1, "blas"):  # of all: one evaluation's end must not change another's
-            plain = single(Single(problem), [(e, b, of[e].at[b]) for e, b in pending])
-        known = dict(zip(pending, plain, strict=True))
+        plain = _singly(Single(problem), nodes, [(e, b, targets[e].at[b]) for e, b in pending])
         left = []
-        for e, b in pending:
-            error = (series[e, b](of[e].at[b]) - known[e, b])[1:4] / sd[e]
+        for (e, b), one in zip(pending, plain, strict=True):
+            target, known = targets[e], one.series[0, 0]
+            error = (series[e, b](target.at[b]) - known)[1:4] / sd[e]
             if (e, b) not in best or np.abs(error).max() < np.abs(best[e, b][0]).max():
-                best[e, b] = error, of[e].found[b]
-            if not np.abs(error).max() < GOOD / 2:
+                best[e, b] = error, target.found[b]
+            if not np.abs(error).max() < GOOD:
                 left.append((e, b))
+                series[e, b] = _shifted(target.surface.of_resample(b), target.at[b], known)
         pending = left
         if passes == PASSES or not pending:
             break
         for e, b in pending:
-            theta = of[e].at[b]
-            series[e, b] = _shifted(of[e].surface.of_resample(b), theta, known[e, b])
-            minimum = minimum_of(series[e, b], theta, problem, of[e].fatol, step=0.02)
-            of[e].found[b], of[e].at[b] = minimum, minimum.theta
+            step = STEP * 2**passes
+            minimum = minimum_of(series[e, b], targets[e].at[b], problem, targets[e].fatol, step)
+            targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
     for (e, b), (_, minimum) in best.items():
-        of[e].found[b], of[e].at[b] = minimum, minimum.theta
+        targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
     rng = np.random.default_rng([seed, 0x706F6C])
-    pairs, error = report.pairs.copy(), report.pair_error.copy()
-    for e in of:
+    pairs, B = report.pairs.copy(), len(targets[0].at)
+    for e in range(len(targets)):
         rows = np.flatnonzero(pairs[:, 0] == e)
-        pairs[rows, 1] = np.resize(rng.permutation(len(of[e].at)), len(rows))
-        error[rows] = [best[e, int(b)][0] for b in pairs[rows, 1]]
+        pairs[rows, 1] = np.resize(rng.permutation(B), len(rows))
+    error = np.array([best[e, b][0] for e, b in pairs.tolist()])
     return report._replace(
         pairs=pairs,
         pair_error=error,
         worst=float(np.abs(error).max()),
-        polished=np.isin(np.arange(len(report.polished)), list(of)),
+        polished=True,
         beyond=float(np.mean([not np.abs(one).max() < GOOD for one, _ in best.values()])),
     )
+
+
+def _singly(function: Single, nodes: Nodes, tasks: list[tuple[int, int, np.ndarray]]) -> list[Coefficients]:
+    """Plain coefficients of single (label, replicate, theta)."""
+    nodes = replace(nodes.of(f"single {function.bins}"), description="plain", unit="optimum", threads=cores())
+    with threadpool_limits(1, "blas"):  # of all: one evaluation's end must not change another's
+        return nodes(function, tasks)
 
 
 def _shifted(series: Any, theta: np.ndarray, plain: np.ndarray) -> Any:

@@ -36,9 +36,13 @@ class LabelSurface(NamedTuple):
         """
         return self._function(self.terms[:, b], rim)
 
-    def at(self, theta: np.ndarray) -> np.ndarray:
-        """The coefficients (B, ...) of every resample at one theta (d,), NaN outside the region."""
-        return self._function(self.terms, False)(theta)
+    def at(self, theta: np.ndarray, rim: bool = False) -> np.ndarray:
+        """The coefficients (B, ...) of every resample at one theta (d,), as `of_resample`."""
+        return self._function(self.terms, rim)(theta)
+
+    def shifted(self, off: np.ndarray) -> "LabelSurface":
+        """All resamples' coefficients and `off` (...), everywhere."""
+        return self._replace(terms=np.concatenate([self.terms[:1] + off, self.terms[1:]]))
 
     def _function(self, terms: np.ndarray, rim: bool) -> Callable[[np.ndarray], np.ndarray]:
         read = reader(self.region, self.degree, terms.reshape(len(terms), -1), rim)

@@ -39,8 +39,7 @@ __all__ = ["classical"]
 @click.option(
     "--polish/--no-polish",
     default=None,
-    help="Correct optima by plain coefficients. Default: where a check asks for it, of up to 20,000"
-    " stars: of more it takes half an hour and more.",
+    help="Correct optima by plain coefficients, as long again. Default: where a check asks for it.",
 )
 @click.option(
     "--bins", type=int, default=3, show_default=True, help="Bins of J_z for chi^2, our own objective; 0: none."
@@ -132,10 +131,11 @@ def classical(
         shutil.rmtree(temporary, ignore_errors=True)
     if "surface" in tree.children:
         told = tree["surface"].attrs
-        polished, rough = int(tree["surface"].polished.sum()), float(tree["surface"].roughness.max())
+        rough = float(tree["surface"].roughness.max())
+        before = f" ({told['surface_worst']:.2g} before they were polished)" if told["polished"] else ""
         click.echo(
             f"surface: off by {told['worst']:.2g} bootstrap sd at the worst of {tree['surface'].sizes['pair']} random"
-            f" optima ({told['surface_worst']:.2g} before {polished} elements were polished), where the coefficients"
-            f" themselves are rough by {rough:.2g} rms; {told['nodes']} passes over the stars"
+            f" optima{before}, where the coefficients themselves are rough by {rough:.2g} rms;"
+            f" {told['nodes']} passes over the stars"
         )
     click.echo(f"written: {output}")
