@@ -32,9 +32,7 @@ __all__ = [
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.01  # of the field's variance over the noise's, summed over the stars, ...
-_DROPPED_OF = 100  # ... and no more than so much over the number of abundances: the more there are, the less they need
-# to agree with the prior's opinion of short waves
+_DROPPED = 0.1  # of the field's variance over the noise's, summed over the stars
 
 
 def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
@@ -138,7 +136,6 @@ class Data:
 
     def resolving(self, calls: Calls, found: Sequence[Moments]) -> "Data":
         """With the bases reduced to what the stars can tell for these calls, by their sums `found` at some thetas."""
-        dropped = min(_DROPPED, _DROPPED_OF / self.Y.size)
         every = [one if self.classes.common else _together(one) for one in found]
         mean = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *every)
 
@@ -151,7 +148,7 @@ class Data:
             share = (calls.variance / calls.variance[..., :1]).max((0, 1))
             return reduced(basis, gram(basis, mean), np.asarray(several).max(0), dropped, share)
 
-        return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
+        return replace(self, basis=reduce(self.basis, _DROPPED), finer=reduce(self.finer, _DROPPED / 100))
 
     def actions(self, theta: Any) -> jax.Array:
         """J_R, L_z, J_z [kpc km/s] (N, 3) at theta, with a reverse-mode derivative by forward mode."""
