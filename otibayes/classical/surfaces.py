@@ -22,7 +22,6 @@ ROUNDS = 6  # of growing regions, before what is left is accepted and reported
 DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well
 CHI2_STARTS = 8  # of the minimum on all stars
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
-CHI2_SHIFTS = 3  # of its surfaces
 OVERSAMPLING = 1.4  # nodes over polynomials
 PASSES = 6  # of polishing, ...
 STEP = 0.02  # ... in `scales`, of the first
@@ -80,15 +79,6 @@ class Target:
     def optimise(self, pool: Pool, step: float = 0.2) -> None:
         """On a new surface, each resample from the optimum that it had."""
         self.surface = pool.surface(self.which, self.label, self.region, DEGREE)
-        self._minimise(step)
-
-    def shift(self, plain: Coefficients) -> None:
-        """Every resample's surface, by what that of all stars is off at their optimum; minimised anew."""
-        off = getattr(plain, self.which)[0, 0] - self.surface.at(self.at[0], rim=True)[0]
-        self.surface = self.surface.shifted(off)
-        self._minimise()
-
-    def _minimise(self, step: float = 0.2) -> None:
         if self.which == "binned":
             starts = self.at[:: max(1, len(self.at) // CHI2_STARTS)]  # resamples' optima are all along the valley
             self.found = chi2.fit_label(self.surface, starts, self.problem.model.parameters)
@@ -142,17 +132,14 @@ def optimise_on_surfaces(
             target.optimise(pool)
         free = targets if rounds < CHI2_ROUNDS else targets[:E]
         wanting = [target for target in free if target.outermost > EDGE]
-    single, others = Single(problem, bins=True), targets[E:]
-    for _ in range(CHI2_SHIFTS):
-        for target, plain in zip(others, _singly(single, nodes, [(t.label, 0, t.at[0]) for t in others]), strict=True):
-            target.shift(plain)
     checked = max(checks, E)
     drawn = np.stack([rng.permutation(B) for _ in range(E)])
     pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(checked)]
     pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
     roughness = np.array([pool.roughness(t.label, t.surface) for t in targets[:E]])
     tasks = [(targets[i].label, b, targets[i].at[b]) for i, b in pairs]
-    errors = [targets[i].error(b, one) for (i, b), one in zip(pairs, _singly(single, nodes, tasks), strict=True)]
+    plain = _singly(Single(problem, bins=True), nodes, tasks)
+    errors = [targets[i].error(b, one) for (i, b), one in zip(pairs, plain, strict=True)]
     worst = float(np.abs(errors[:checked]).max())
     report = SurfaceReport(
         pairs=np.array(pairs[:checked]),

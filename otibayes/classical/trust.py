@@ -40,10 +40,6 @@ class LabelSurface(NamedTuple):
         """The coefficients (B, ...) of every resample at one theta (d,), as `of_resample`."""
         return self._function(self.terms, rim)(theta)
 
-    def shifted(self, off: np.ndarray) -> "LabelSurface":
-        """All resamples' coefficients and `off` (...), everywhere."""
-        return self._replace(terms=np.concatenate([self.terms[:1] + off, self.terms[1:]]))
-
     def _function(self, terms: np.ndarray, rim: bool) -> Callable[[np.ndarray], np.ndarray]:
         read = reader(self.region, self.degree, terms.reshape(len(terms), -1), rim)
         return lambda theta: read(theta).reshape(terms.shape[1:])
