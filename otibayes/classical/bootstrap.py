@@ -73,8 +73,7 @@ def fit(
     250 passes over the stars for each label and resample. `starts` more optimisations on all stars begin at random
     places, to show the valley (on the wide pilot surface, if there is one); `checks` (label, replicate) pairs are
     compared with the plain coefficients. `polish` shifts every pair's surface to the plain coefficients at its optimum
-    (None: where a check asks for it). `nodes` does the passes over the stars, here or on a
-    cluster, and may keep them.
+    (None: where a check asks for it). `nodes` does the passes over the stars, here or on a cluster, and may keep them.
 
     Raises `InputError` with fewer than two bootstraps or too few stars. Fits that did not converge are marked, not
     dropped.

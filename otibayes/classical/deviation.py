@@ -172,7 +172,7 @@ def over_blocks(
     # n neighbours weigh K or more, but for a margin of so many sigmas: n mean - sqrt(n) scatter = K
     mean, scatter = counts.mean(), norm.isf(_SHORT / len(counts)) * counts.std()
     needed = ((scatter + math.sqrt(scatter**2 + 4 * mean * K)) / (2 * mean)) ** 2
-    # resamples that differ by one would each be compiled anew
+    # rounded up, so that resamples share their compiled programs
     first = min(4 * math.ceil(needed / 4 - 1e-9), stars - 1)
 
     def used(block: np.ndarray) -> Any:
