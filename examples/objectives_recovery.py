@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from catalogues import off_truth, over_seeds, truth_of
-from scipy.stats import chi2, kstest, uniform
+from scipy.stats import chi2, kstest
 
 import otibayes as oti
 
@@ -80,7 +80,7 @@ def summary(results: list[dict]) -> list[str]:
         lines.append(f"{'':20s} rise at the truth, of 4: {moments(rise)}; KS p {p:.2f}; {len(rise)} catalogues")
         values = np.array([r[element]["chi^2"]["value"] for r in results])
         ps = [[r[element]["chi^2"][way] for r in results] for way in ("p_value", "p_bootstrap")]
-        told = [f"KS p {kstest(p, uniform.cdf).pvalue:.2f}, below 0.05 in {np.mean(np.less(p, 0.05)):.0%}" for p in ps]
+        told = [f"KS p {kstest(p, 'uniform').pvalue:.2f}, below 0.05 in {np.mean(np.less(p, 0.05)):.0%}" for p in ps]
         lines.append(
             f"{'':20s} value, of {results[0]['dof']}: {moments(values)}; p_value: {told[0]}; of resamples: {told[1]}"
         )

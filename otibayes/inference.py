@@ -97,10 +97,10 @@ def fit_classical(
     `elements` (default: all) that every star used must have; `bootstraps` resamples; `method` of `action_angle`;
     `delta`, number, (N,) [kpc], "local" or "orbit", held at its value in the fiducial `model`. `surface=False` goes
     over the stars at every step of every optimisation; `polish` corrects every optimum by the plain coefficients (None:
-    where the surface's own check asks for it). `bins` of J_z, with equally many stars in the
-    fiducial model, are those of chi^2, an objective of ours beside the paper's (0, or fewer than 100 stars in each:
-    none); `settings` varies the statistic. `store`, a folder, keeps every finished pass over the stars, so that a
-    killed run goes on where it stopped; `client`, a `distributed.Client`, does them on a cluster.
+    where the surface's own check asks for it). `bins` of J_z, with equally many stars in the fiducial model, are those
+    of chi^2, an objective of ours beside the paper's (0, or fewer than 100 stars in each: none); `settings` varies the
+    statistic. `store`, a folder, keeps every finished pass over the stars, so that a killed run goes on where it
+    stopped; `client`, a `distributed.Client`, does them on a cluster.
 
     Groups: `posterior` (chain = 1, draw = bootstrap, element), `sample_stats`, `optimum` on all stars, `valley`,
     `chi2`, `joint` (absent with too few bootstraps), `surface`, `constant_data`. Raises `InputError` for input that

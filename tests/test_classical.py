@@ -169,7 +169,7 @@ def test_optima_are_polished_where_the_surface_is_not_good_enough(monkeypatch):
     polished, not_polished = (fit(None, labels, actions=toy, bootstraps=20, polish=p) for p in (None, False))
     assert not_polished.report.worst == not_polished.report.surface_worst > 0.1
     assert not_polished.report.roughness.min() > 0.1
-    assert polished.report.polished and polished.report.worst < 0.1
+    assert polished.report.polished and polished.report.worst < 0.05
     counts = np.concatenate([np.ones((1, 200), int), resamples(200, 20, 0)])
     for e in range(2):
         at_optima = [

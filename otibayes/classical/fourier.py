@@ -32,13 +32,13 @@ def normal_equations(
     (N, T), (_, E, B), errors = M.shape, deviations.shape, inverse.shape[1]
     dtype = deviations.dtype
     row, column = np.triu_indices(T)
-    M, there = M.astype(dtype), np.reshape(place, (-1, 1)) == np.arange(places)
-    there = there[:, :, None, None] * inverse[:, None, :, None].astype(dtype)
-    MM = there * (M[:, row] * M[:, column])[:, None, None]
+    M, inside = M.astype(dtype), np.reshape(place, (-1, 1)) == np.arange(places)
+    weight = inside[:, :, None, None] * inverse[:, None, :, None].astype(dtype)
+    MM = weight * (M[:, row] * M[:, column])[:, None, None]
     upper = (counts.astype(dtype) @ MM.reshape(N, -1)).reshape(B, places, errors, len(row)).swapaxes(0, 1)
     normal = np.empty((*upper.shape[:3], T, T))
     normal[..., row, column] = normal[..., column, row] = upper
-    MC = there * M[:, None, None]
+    MC = weight * M[:, None, None]
     drawn = deviations * counts.T[:, None].astype(dtype)
     projection = np.stack([MC[:, :, e % errors].reshape(N, -1).T @ drawn[:, e] for e in range(E)])
     return normal, projection.reshape(E, places, T, B).transpose(1, 3, 0, 2).astype(float)

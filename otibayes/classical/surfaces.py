@@ -133,8 +133,7 @@ def optimise_on_surfaces(
         free = targets if rounds < CHI2_ROUNDS else targets[:E]
         wanting = [target for target in free if target.outermost > EDGE]
     checked = max(checks, E)
-    drawn = np.stack([rng.permutation(B) for _ in range(E)])
-    pairs = [(i % E, int(drawn[i % E, (i // E) % B])) for i in range(checked)]
+    pairs = _random_pairs(rng, checked, E, B)
     pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
     roughness = np.array([pool.roughness(t.label, t.surface) for t in targets[:E]])
     tasks = [(targets[i].label, b, targets[i].at[b]) for i, b in pairs]
@@ -192,18 +191,21 @@ def polish_optima(
     for (e, b), (_, minimum) in best.items():
         targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
     rng = np.random.default_rng([seed, 0x706F6C])
-    pairs, B = report.pairs.copy(), len(targets[0].at)
-    for e in range(len(targets)):
-        rows = np.flatnonzero(pairs[:, 0] == e)
-        pairs[rows, 1] = np.resize(rng.permutation(B), len(rows))
-    error = np.array([best[e, b][0] for e, b in pairs.tolist()])
+    pairs = _random_pairs(rng, len(report.pairs), len(targets), len(targets[0].at))
+    error = np.array([best[pair][0] for pair in pairs])
     return report._replace(
-        pairs=pairs,
+        pairs=np.array(pairs),
         pair_error=error,
         worst=float(np.abs(error).max()),
         polished=True,
         beyond=float(np.mean([not np.abs(one).max() < GOOD for one, _ in best.values()])),
     )
+
+
+def _random_pairs(rng: np.random.Generator, number: int, labels: int, resamples: int) -> list[tuple[int, int]]:
+    """So many (label, resample), labels in turn, none twice while there are others."""
+    drawn = np.stack([rng.permutation(resamples) for _ in range(labels)])
+    return [(i % labels, int(drawn[i % labels, (i // labels) % resamples])) for i in range(number)]
 
 
 def _singly(function: Single, nodes: Nodes, tasks: list[tuple[int, int, np.ndarray]]) -> list[Coefficients]:
