@@ -32,7 +32,7 @@ from otibayes.classical.fourier import least_squares
 from otibayes.classical.objective import Settings, coefficients
 from otibayes.classical.problem import PlainMinimum, Problem, resamples
 from otibayes.dynamics import MILKY_WAY
-from otibayes.dynamics.actions import action_angle
+from otibayes.dynamics.actions import SampleActions
 from otibayes.dynamics.frame import phase_space
 from otibayes.dynamics.reference import galpy_potential
 from otibayes.nodes import Nodes
@@ -123,7 +123,7 @@ def where_neighbours_agree(theta, stars, actions, label, sigma, details, K=64):
 def evaluations(stars, labels, sigma, delta):
     """Of plain Nelder-Meads from the paper's start, (E,)."""
     counts = resamples(len(stars), ELEMENTS, seed=1)
-    problem = Problem(stars, labels, sigma, counts, functools.partial(action_angle, delta=delta), Settings(), MILKY_WAY)
+    problem = Problem(stars, labels, sigma, counts, SampleActions(delta), Settings(), MILKY_WAY)
     plain = PlainMinimum(problem, 1e-3 * labels.var(0) / len(stars))
     start = np.array(Parameters(m_disk=M_DISK_START))
     return np.array([plain((e, e, start)).evaluations for e in range(ELEMENTS)])
@@ -162,7 +162,7 @@ def main() -> None:
         return w, np.asarray(get_staeckel_fudge_delta(milky_way(theta), w).to_value(u.kpc))
 
     setup, (w, delta) = seconds(first_steps)
-    actions = functools.partial(action_angle, delta=delta)
+    actions = SampleActions(delta)
     for drawn in (None, counts):
         coefficients(theta, stars, labels, sigma, drawn, actions)  # compiles
     ours, one = seconds(coefficients, theta, stars, labels, sigma, None, actions)

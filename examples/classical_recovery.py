@@ -8,7 +8,6 @@ the resamples' own crossings. A seed that was done is not done again.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from catalogues import over_seeds, truth_of
 
 from otibayes import Parameters
 from otibayes.classical.scan import scan
-from otibayes.dynamics import action_angle, focal_length, phase_space
+from otibayes.dynamics import SampleActions, focal_length, phase_space
 from otibayes.stars import mock, read_stars, write_table
 
 STUDY = 2021
@@ -33,9 +32,7 @@ def recover(seed: int, stars: int, bootstraps: int, folder: Path) -> dict:
     fiducial = Parameters()
     delta = focal_length(phase_space(read, fiducial), fiducial, "orbit")
     labels, sigma = (np.stack([each[e] for e in ELEMENTS], 1) for each in (read.abundances, read.errors))
-    found = scan(
-        read, labels, sigma, truth, GRID, actions=partial(action_angle, delta=delta), bootstraps=bootstraps, seed=seed
-    )
+    found = scan(read, labels, sigma, truth, GRID, actions=SampleActions(delta), bootstraps=bootstraps, seed=seed)
     result = {"seed": seed, "stars": stars, "bootstraps": bootstraps, "truth": truth._asdict()}
     for e, element in enumerate(ELEMENTS):
         crossing = found.crossing(e)

@@ -198,10 +198,10 @@ def _about_classical(classical: "xr.DataTree") -> list[str]:
         lines.append("classical: fits at a bound make its sd a lower limit")
     if "surface" in classical.children:
         s = classical["surface"].attrs
+        before = f" ({s['surface_worst']:.2g} before they were polished)" if s["polished"] else ""
         lines.append(
             f"surface (classical): coefficients off by {s['worst']:.2g} bootstrap sd at the worst of the optima checked"
-            f" ({s['surface_worst']:.2g} before polishing); {s['nodes']} passes over the stars;"
-            f" {s['edge']} elements with an optimum on the edge"
+            f"{before}; {s['nodes']} passes over the stars; {s['edge']} elements with an optimum on the edge"
         )
     if "chi2" in classical.children:
         c = classical["chi2"].dataset

@@ -1,10 +1,9 @@
 """Both paths from stars to a result: the classical fit, and the posterior of a generative model."""
 
-import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import xarray as xr
 
 from .classical.bootstrap import fit
 from .classical.objective import ANGLES, MOMENTS, Settings
-from .dynamics import METHODS, MILKY_WAY, MassModel, Status, action_angle, focal_length, phase_space
+from .dynamics import METHODS, MILKY_WAY, MassModel, SampleActions, Status, action_angle, focal_length, phase_space
 from .errors import InputError
 from .generative import (
     FORGETFUL,
@@ -143,7 +142,7 @@ class ClassicalProblem(NamedTuple):
     labels: np.ndarray
     sigma: np.ndarray | None
     delta: np.ndarray
-    actions: Callable[[Any, Any], Any]
+    actions: Any
 
 
 def classical_problem(
@@ -158,7 +157,7 @@ def classical_problem(
     data = prepare(stars, elements, model, delta)  # the stars that the generative path would use, no others
     stars, delta = stars[data.kept], delta[data.kept]
     stars, delta = _with_angles(stars, delta, method, model)
-    actions = functools.partial(_checked_actions, method=method, delta=delta, model=model)
+    actions = SampleActions(delta, method, model)
     labels = np.stack([stars.abundances[e] for e in elements], 1)
     return ClassicalProblem(stars, elements, labels, _errors(stars, elements), delta, actions)
 
@@ -350,15 +349,6 @@ def _with_angles(stars: Stars, delta: np.ndarray, method: str, model: MassModel)
     if not solved.any():
         raise InputError(f"method {method!r} finds actions and angles of none of {len(stars)} stars")
     return _without(stars, solved, f"undefined angles by {method}"), delta[solved]
-
-
-def _checked_actions(w: Any, theta: Any, *, method: str, delta: np.ndarray, model: MassModel) -> Any:
-    found = action_angle(w, theta, method, delta, model)
-    bad = int(np.sum(np.asarray(found.status) != Status.OK))
-    if bad:
-        where = ", ".join(f"{name}={value:.4g}" for name, value in theta._asdict().items())
-        raise InputError(f"method {method!r} does not solve {bad} stars at {where}; leave them out or use 'staeckel'")
-    return found
 
 
 def _errors(stars: Stars, elements: Sequence[str]) -> np.ndarray | None:

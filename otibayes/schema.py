@@ -145,6 +145,7 @@ def _surface_report(report: SurfaceReport, coords: Mapping[str, Any]) -> xr.Data
             "pairs": (("pair", "element_and_replicate"), report.pairs),
             "pair_error": (("pair", "constraint"), report.pair_error),
             "roughness": ("element", report.roughness, {"units": "bootstrap sd"}),
+            "roughness_left": ("element", report.left, {"units": "bootstrap sd"}),
             "outermost": ("element", report.outermost, {"long_name": "optimum, in units of the trust region's size"}),
         },
         {**coords, "constraint": list(_COEFFICIENTS[1:4])},

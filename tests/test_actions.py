@@ -10,10 +10,20 @@ import pytest
 from astropy.table import Table
 from gala.integrate import DOPRI853Integrator
 
-from otibayes.dynamics import METHODS, ActionAngle, PhaseSpace, Status, action_angle, focal_length
+from otibayes.dynamics import (
+    METHODS,
+    ActionAngle,
+    PhaseSpace,
+    SampleActions,
+    Status,
+    action_angle,
+    focal_length,
+    phase_space,
+)
 from otibayes.dynamics.reference import gala_potential
 from otibayes.errors import InputError
 from otibayes.parameters import Parameters
+from otibayes.stars import embedded_stars
 
 with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks
     warnings.simplefilter("ignore")
@@ -158,3 +168,13 @@ def test_actions_along_an_orbit_scatter_as_the_fudge_does():
         slope, start = np.polyfit(times, turned, 1)
         assert slope == pytest.approx(np.mean(Omega), rel=5e-3)
         assert np.std(turned - start - slope * times) < 0.03
+
+
+def test_the_actions_of_a_sample_are_those_of_its_stars():
+    w = phase_space(embedded_stars()[:40], Parameters())
+    actions = SampleActions(np.linspace(2, 6, 40))
+    chosen = np.array([3, 30, 7])
+    some = actions.of(chosen)(PhaseSpace(*(np.asarray(x)[chosen] for x in w)), Parameters())
+    np.testing.assert_array_equal(some.J_z, np.asarray(actions(w, Parameters()).J_z)[chosen])
+    with pytest.raises(InputError, match=r"does not solve 40 stars at m_disk=1.1, .*; leave them out"):
+        actions(w._replace(vz=w.vz + 900), Parameters(m_disk=1.1))

@@ -1,7 +1,6 @@
 """The paper's figures and Table 1: what they show is checked through the artists, on small samples."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from click.testing import CliRunner
 import otibayes as oti
 from otibayes.classical.joint import joint_gls, joint_product
 from otibayes.cli import main
-from otibayes.dynamics import action_angle, phase_space
+from otibayes.dynamics import SampleActions, action_angle, phase_space
 from otibayes.errors import InputError
 from otibayes.inference import ClassicalProblem
 from otibayes.parameters import TABLE
@@ -33,7 +32,7 @@ def stars():
 def problem(stars):
     delta = np.full(len(stars), 3.6)
     labels = np.stack([stars.abundances[e] for e in ("FE_H", "MG_FE")], 1)
-    return ClassicalProblem(stars, ("FE_H", "MG_FE"), labels, None, delta, partial(action_angle, delta=delta))
+    return ClassicalProblem(stars, ("FE_H", "MG_FE"), labels, None, delta, SampleActions(delta))
 
 
 def replicates():

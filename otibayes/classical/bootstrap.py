@@ -95,9 +95,9 @@ def fit(
 
     surfaces = report = chi_squared = None
     if surface:
-        targets, report, begin, ends = optimise_on_surfaces(problem, nodes, region, fatol, starts, checks, seed)
+        pool, targets, report, begin, ends = optimise_on_surfaces(problem, nodes, region, fatol, starts, checks, seed)
         if polish or (polish is None and not report.worst < GOOD):
-            report = polish_optima(problem, nodes, targets[:E], report, seed)
+            report = polish_optima(problem, nodes, pool, targets[:E], report, seed)
         surfaces, minima = tuple(t.surface for t in targets[:E]), [t.found for t in targets[:E]]
         if len(targets) > E:
             chi_squared = chi2.together([t.found for t in targets[E:]], [t.surface for t in targets[E:]], table)

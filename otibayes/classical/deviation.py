@@ -27,7 +27,9 @@ __all__ = ["K_NEIGHBOURS", "Neighbours", "deviation", "local_mean", "nearest", "
 K_NEIGHBOURS = 64  # PW21, section 6.1
 
 _ROOM = 128 * 129  # stars of a block times resamples: there is room for its neighbours' weights in the cache, ...
+_LENGTH = 4096  # stars are many times as many in compiled programs
 _MOST = 2048  # ... and for so many stars' displacements
+_LEAF = 32  # of the tree
 _ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
 _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]  # of actions
 _SHORT = 2e-3  # of the stars may need more neighbours in one of the resamples: they are gone through again
@@ -99,19 +101,54 @@ def _mean(sums: Any, E: int, gradient: bool) -> Any:
 
 @partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_ALONE)
 def _weights(drawn: Any, index: Any, K: int, own_copies: bool, dtype: Any) -> Any:
-    """How often neighbours `index` (S, k) were drawn, (k, S, B), until K were; and how many that is (S, B).
-
-    `own_copies`: the first of them is the star itself, whose copies count but for one.
-    """
-    rows = drawn[index.T]
-    if own_copies:
-        rows = rows.at[0].set(jnp.maximum(rows[0], 1) - 1)
+    """How often neighbours `index` (S, k) were drawn, (k, S, B), until K were; and how many that is (S, B)."""
+    rows = _times(drawn, index, own_copies)
 
     def step(before: Any, row: Any) -> Any:
         now = jnp.minimum(before + row, K)
         return now, (now - before).astype(dtype)
 
     return jax.lax.scan(step, jnp.zeros_like(rows[0]), rows)
+
+
+def _times(drawn: Any, index: Any, own_copies: bool) -> Any:
+    """How often neighbours `index` (S, k) were drawn, (k, S, B).
+
+    `own_copies`: the first of them is the star itself, whose copies count but for one.
+    """
+    rows = drawn[index.T]
+    return rows.at[0].set(jnp.maximum(rows[0], 1) - 1) if own_copies else rows
+
+
+@partial(jax.jit, static_argnums=(5, 6, 7), compiler_options=_ALONE)
+def _sums_of_one(
+    actions: Any, labels: Any, drawn: Any, stars: Any, index: Any, K: int, own_copies: bool, gradient: bool
+) -> Any:
+    """How many neighbours `index` (S, k) weigh (S, 1), and their sums of `_moments` (S, moments, 1), in one resample.
+
+    A neighbour at a time: a product of matrices, which serves many resamples, would only move memory for one.
+    """
+    J, y = list(actions.T), list(labels.T)
+    here = [column[stars] for column in J]
+    rows = _times(drawn, index, own_copies)[..., 0]
+
+    def step(before: Any, neighbour: Any) -> Any:
+        total, sums = before
+        i, row = neighbour
+        now = jnp.minimum(total + row, K)
+        weight = (now - total).astype(actions.dtype)
+        value = [column[i] for column in y]
+        moments = [weight, *(weight * v for v in value)]
+        if gradient:
+            x = [column[i] - own for column, own in zip(J, here, strict=True)]
+            weighted = [weight * a for a in x]
+            moments += [*weighted, *(weighted[i] * x[j] for i, j in _PAIRS), *(a * v for a in weighted for v in value)]
+        return (now, [a + b for a, b in zip(sums, moments, strict=True)]), None
+
+    number = 1 + len(y) + (9 + 3 * len(y) if gradient else 0)
+    start = jnp.zeros_like(rows[0]), [jnp.zeros(len(stars), actions.dtype)] * number
+    total, sums = jax.lax.scan(step, start, (index.T, rows))[0]
+    return total[:, None], jnp.stack(sums, 1)[..., None]
 
 
 @partial(jax.jit, static_argnums=4, compiler_options=_ALONE)
@@ -143,12 +180,13 @@ def over_blocks(
         raise ValueError(f"{bad} of {stars} stars have no finite actions; leave them out of the sample for every theta")
     if max(stars, counts.sum(1).min()) <= K:
         raise InputError(f"{K} neighbours need more than {K} stars, got {stars}; use more stars")
-    tree = cKDTree(actions)
+    tree = cKDTree(actions, leafsize=_LEAF, balanced_tree=False)  # a seventh faster than by default
     dtype = jnp.float64 if len(counts) == 1 else jnp.float32
     # uint8 where it holds every running sum, for speed; one row per star, so that a gather is contiguous
-    drawn = jnp.asarray(counts.T.astype(np.min_scalar_type(K + int(counts.max())), order="C"))
+    drawn = counts.T.astype(np.min_scalar_type(K + int(counts.max())), order="C")
     centred = labels - labels.mean(0)  # for precision only: a constant cancels in equation 2
-    there = jnp.asarray(actions), jnp.asarray(centred)
+    more = (0, -stars % _LENGTH)  # rows that nobody asks for: every number of stars would be compiled anew
+    there = [jnp.asarray(np.pad(array, (more, (0, 0)))) for array in (actions, centred, drawn)]
 
     def deviations(chosen: np.ndarray, number: int) -> np.ndarray:
         """Of the stars `chosen`, from that many neighbours; more for those that this leaves short."""
@@ -158,9 +196,13 @@ def over_blocks(
         S = len(chosen)
         more = (0, _padded(S) - S)  # stars whose results are left out: every length would be compiled anew
         padded, index = np.pad(chosen, more, "edge"), np.pad(index, (more, (0, 0)), "edge")
-        total, weights = _weights(drawn, index, K, neighbours.own_copies, dtype)
-        x, y = _displaced(*there, padded, index, dtype)
-        mean = local_mean(np.asarray(weights).transpose(1, 0, 2), x, y, neighbours.gradient)
+        if len(counts) == 1:
+            total, sums = _sums_of_one(*there, padded, index, K, neighbours.own_copies, neighbours.gradient)
+            mean = np.asarray(_mean(sums, labels.shape[1], neighbours.gradient))
+        else:
+            total, weights = _weights(there[2], index, K, neighbours.own_copies, dtype)
+            x, y = _displaced(*there[:2], padded, index, dtype)
+            mean = local_mean(np.asarray(weights).transpose(1, 0, 2), x, y, neighbours.gradient)
         found = centred[chosen, :, None].astype(dtype) - mean[:S]
         short = (np.asarray(total)[:S] < K).any(1)
         if short.any():

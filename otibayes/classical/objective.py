@@ -6,7 +6,7 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,20 @@ from ..smooth import less_wide_terms
 from .deviation import Neighbours, over_blocks
 from .fourier import coefficient_names, design, normal_equations, solve
 
-__all__ = ["ANGLES", "BINNED", "MOMENTS", "Coefficients", "Settings", "coefficients", "objective", "plain_coefficients"]
+__all__ = [
+    "ANGLES",
+    "BINNED",
+    "MOMENTS",
+    "AtTheta",
+    "Coefficients",
+    "Settings",
+    "at_theta",
+    "coefficients",
+    "deviations",
+    "objective",
+    "of_stars",
+    "plain_coefficients",
+]
 
 Actions = Callable[[PhaseSpace, Any], Any]
 
@@ -101,58 +114,89 @@ def coefficients(
 
     `theta` is a `Parameters`; `stars` N of them; `labels` and `sigma` (N, E) hold any labels and their errors in one
     unit (None: equal); `counts` (B, N) how often each star was drawn in each resample (None: one, every star once).
-    `actions(w, theta)` gives an `ActionAngle` of phase space `w`, that is `action_angle` with its method, focal lengths
-    and mass model chosen.
+    `actions(w, theta)` gives an `ActionAngle` of phase space `w`, that is `SampleActions` or another function; where it
+    holds something of each star, `actions.of(chosen)` is the same for the stars `chosen`.
 
     Where the stars are few, their mean over neighbours (A5) is off by what the field bends there, and the outer stars'
     deviations with it, systematically. Labels less their regression on the actions' wide terms bend little; a
     regression of all stars serves every resample.
     """
-    w = phase_space(stars, theta)
-    aa = actions(w, theta)
-    J = np.stack([np.asarray(aa.J_R), np.asarray(aa.L_z), np.asarray(aa.J_z)], -1)
-    y = np.asarray(labels, float)
-    y = y - y.mean(0)
-    E = y.shape[1]
-    counts = np.ones((1, len(y)), int) if counts is None else np.asarray(counts)
-    scatter = settings.moment == "scatter"
-    equal = sigma is None or scatter
-    inverse = np.ones((len(y), 1)) if equal else np.asarray(sigma, float) ** -2.0
-    angle = getattr(aa, settings.angle)
-    M = design(angle, BINNED) if settings.bins else design(angle)
-    place = np.digitize(J[:, 2], settings.bins)
+    sample = at_theta(theta, stars, labels, sigma, counts, actions, settings)
+    E = sample.y.shape[1]
+    M = design(sample.angle, BINNED) if settings.bins else design(sample.angle)
+    place = np.digitize(sample.J[:, 2], settings.bins)
     bins = len(settings.bins) + 1 if settings.bins else 0
 
-    used = np.concatenate([y, y**2], 1) if scatter else y
-    ways = [used] if not settings.detrended else []  # for the series; the last one is for bins
-    if settings.detrended or bins:
-        ways.append(less_wide_terms(J, used))
-
-    each = np.concatenate(ways, 1)
-    if len(counts) == 1:  # stars that were not drawn weigh nothing, and are a third of those to be gone through
-        drawn = counts[0] > 0
-        J, each, y, M, inverse, place = (a[drawn] for a in (J, each, y, M, inverse, place))
-        counts = counts[:, drawn]
-
-    def deviations(found: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        if not scatter:
-            return found
-        # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
-        pairs = [np.split(way, 2, 1) for way in np.split(found, len(ways), 1)]
-        return np.concatenate([second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs], 1)
-
     def equations(chosen: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        every = deviations(found, chosen)
-        return normal_equations(M[chosen], every, inverse[chosen], counts[:, chosen], place[chosen], max(bins, 1))
+        drawn = sample.counts[:, chosen]
+        return normal_equations(M[chosen], found, sample.inverse[chosen], drawn, place[chosen], max(bins, 1))
 
-    neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
-    parts = over_blocks(equations, J, each, counts, neighbours)
+    parts = deviations(equations, sample, settings)
     normal, projection = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
     T = len(coefficient_names())  # the series' terms are the first of a bin's
     series = solve(normal[..., :T, :T].sum(0), projection[..., :E, :T].sum(0))
     if not bins:
         return Coefficients(series, np.zeros((*series.shape[:2], 0, len(coefficient_names(BINNED)))))
     return Coefficients(series, np.stack([*solve(normal, projection[..., -E:, :])], 2))
+
+
+class AtTheta(NamedTuple):
+    """What one theta makes of N stars: their actions `J` (N, 3) [kpc km/s] and `angle` (N,) [rad].
+
+    Centred labels `y` (N, E), `inverse` variances (N, 1 or E) and `counts` (B, N); `ways`, the labels whose deviations
+    are sought, one (N, E or, for the scatter, 2 E) each: as they are, for the series, and less their gross form, for
+    bins, or for both.
+    """
+
+    J: np.ndarray
+    angle: np.ndarray
+    y: np.ndarray
+    inverse: np.ndarray
+    counts: np.ndarray
+    ways: list[np.ndarray]
+
+
+def at_theta(
+    theta: Any, stars: Any, labels: Any, sigma: Any, counts: Any, actions: Actions, settings: Settings
+) -> AtTheta:
+    """Arguments as for `coefficients`. A single resample keeps only its stars, where others do not matter."""
+    w, y = phase_space(stars, theta), np.asarray(labels, float)
+    y = y - y.mean(0)
+    counts = np.ones((1, len(y)), int) if counts is None else np.asarray(counts)
+    scatter, gross = settings.moment == "scatter", bool(settings.detrended or settings.bins)
+    equal = sigma is None or scatter
+    inverse = np.ones((len(y), 1)) if equal else np.asarray(sigma, float) ** -2.0
+    if len(counts) == 1 and not gross:  # stars that were not drawn weigh nothing, and are a third of all
+        drawn = np.flatnonzero(counts[0])
+        w, actions = PhaseSpace(*(np.asarray(x)[drawn] for x in w)), of_stars(actions, drawn)
+        y, inverse, counts = y[drawn], inverse[drawn], counts[:, drawn]
+    aa = actions(w, theta)
+    J = np.stack([np.asarray(aa.J_R), np.asarray(aa.L_z), np.asarray(aa.J_z)], -1)
+    used = np.concatenate([y, y**2], 1) if scatter else y
+    ways = [used] if not settings.detrended else []
+    if gross:
+        ways.append(less_wide_terms(J, used))
+    return AtTheta(J, np.asarray(getattr(aa, settings.angle)), y, inverse, counts, ways)
+
+
+def of_stars(actions: Actions, chosen: np.ndarray) -> Actions:
+    """The same of the stars `chosen` only."""
+    return actions.of(chosen) if hasattr(actions, "of") else actions
+
+
+def deviations(use: Callable[[np.ndarray, np.ndarray], Any], sample: AtTheta, settings: Settings) -> Iterator[Any]:
+    """What `use` makes of stars (S,) and the deviations (S, ways E, B) of their labels or scatters, block by block."""
+    y = sample.y
+
+    def used(chosen: np.ndarray, found: np.ndarray) -> Any:
+        if settings.moment == "scatter":
+            # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
+            pairs = [np.split(way, 2, 1) for way in np.split(found, len(sample.ways), 1)]
+            found = np.concatenate([second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs], 1)
+        return use(chosen, found)
+
+    neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
+    return over_blocks(used, sample.J, np.concatenate(sample.ways, 1), sample.counts, neighbours)
 
 
 def objective(series: Any, every: bool = False) -> Any:

@@ -7,10 +7,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..nodes import Nodes
-from ..parallel import cores
+from ..parallel import cores, threaded
 from ..surface import Region, draw
 from . import chi2
-from .minimum import scales
+from .minimum import Minimum, scales
+from .near_plane import near_plane
 from .objective import Coefficients
 from .problem import Problem, Single, minimum_of
 from .trust import Pool, covering, outermost
@@ -23,8 +24,10 @@ DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degre
 CHI2_STARTS = 8  # of the minimum on all stars
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
 OVERSAMPLING = 1.4  # nodes over polynomials
-PASSES = 6  # of polishing, ...
+PASSES = 6  # of polishing after the first, ...
 STEP = 0.02  # ... in `scales`, of the first
+SETTLE = 3  # at most so many minima of an optimum between plain evaluations, ...
+SETTLED = 0.02  # ... until it moves the coefficients by less than this [bootstrap sd]
 GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
 
 
@@ -35,7 +38,8 @@ class SurfaceReport(NamedTuple):
     these pairs' optima; `worst`, its largest magnitude; `surface_worst`, the same before polishing; `polished`, whether
     each pair's surface was shifted to the plain coefficients at its own optimum and minimised anew; `beyond`, the share
     of all optima that remain off by more than 0.1 then;
-    `roughness` (E,), rms of the plain coefficients about each label's surface, at its nodes; `outermost` (E,) optimum
+    `roughness` (E,), rms of the plain coefficients about each label's surface, at its nodes, and `left` (E,), the same
+    without the part of stars near the plane, NaN where nothing was polished; `outermost` (E,) optimum
     in units of its region's size; `edge`, how many labels have one on the edge; `nodes`, evaluations over the stars
     for all labels and replicates; `rounds`;
     `chi2_error` (E, n), of the statistics of chi^2 on their surface, at a random resample's optimum.
@@ -48,6 +52,7 @@ class SurfaceReport(NamedTuple):
     polished: bool
     beyond: float
     roughness: np.ndarray
+    left: np.ndarray
     outermost: np.ndarray
     edge: int
     nodes: int
@@ -101,10 +106,11 @@ class Target:
 
 def optimise_on_surfaces(
     problem: Problem, nodes: Nodes, region: Region, fatol: np.ndarray, starts: int, checks: int, seed: int
-) -> tuple[list[Target], SurfaceReport, np.ndarray, np.ndarray]:
+) -> tuple[Pool, list[Target], SurfaceReport, np.ndarray, np.ndarray]:
     """From a pilot about the start to regions in which all optima lie, and surfaces that are good enough there.
 
-    Returns the targets, equation 8 for each label and then chi^2 for each, the report, and multi-starts and their ends.
+    Returns the evaluations, the targets, equation 8 for each label and then chi^2 for each, the report, and
+    multi-starts and their ends.
     """
     start, table = region.centre, problem.model.parameters
     E, B = problem.labels.shape[1], len(problem.counts)
@@ -148,46 +154,66 @@ def optimise_on_surfaces(
         polished=False,
         beyond=0.0,
         roughness=roughness,
+        left=np.full(E, np.nan),
         outermost=np.array([target.outermost for target in targets[:E]]),
         edge=sum(target.outermost > EDGE for target in targets[:E]),
         nodes=len(pool.theta),
         rounds=rounds,
         chi2_error=np.array(errors[checked:]),
     )
-    return targets, report, begin, ends.reshape(E, starts, len(start))
+    return pool, targets, report, begin, ends.reshape(E, starts, len(start))
 
 
 def polish_optima(
-    problem: Problem, nodes: Nodes, targets: list[Target], report: SurfaceReport, seed: int
+    problem: Problem, nodes: Nodes, pool: Pool, targets: list[Target], report: SurfaceReport, seed: int
 ) -> SurfaceReport:
     """Pairs' surfaces shifted to the plain coefficients at their optimum and minimised anew, until the two agree there.
 
-    A neighbour that comes or goes makes the plain coefficients rough over the region, by more than a polynomial can
-    follow; over the step that this takes they are smooth, but for a few jumps. Every optimum is checked, and those that
-    differ by more than is allowed go round again, by longer steps along the valley each time.
+    The plain coefficients are rough over the region, by more than a polynomial can follow. What stars near the plane
+    make of that is known for little; the rest of it is smooth over the step to a new optimum, but where a neighbour
+    comes or goes. Every optimum is checked, and those that differ by more than is allowed go round again, by longer
+    steps along the valley each time.
     """
+    exact = near_plane(problem, targets[0].region.centre)
+    parts = np.array(threaded("near plane", "node")(exact, pool.theta))
+    rest = [pool.surface("series", t.label, t.region, DEGREE, less=parts) for t in targets]
     sd = [target.surface.at(target.at[0])[1:, 1:4].std(0, ddof=1) for target in targets]
     pending = [(e, b) for e, target in enumerate(targets) for b in range(len(target.at))]
-    series = {(e, b): targets[e].surface.of_resample(b) for e, b in pending}
+    off = {pair: np.zeros(5) for pair in pending}  # plain coefficients less what they were taken for
     best: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}  # (error, minimum): across a jump there is no end to it
+
     for passes in range(PASSES + 1):
-        plain = _singly(Single(problem), nodes, [(e, b, targets[e].at[b]) for e, b in pending])
+
+        def settled(pair: tuple[int, int], step: float = STEP * 2**passes) -> tuple[Minimum, np.ndarray, np.ndarray]:
+            """A pair's minimum on its shifted surface, the coefficients there, and those it takes for the plain."""
+            e, b = pair
+            surface, smooth = (s.of_resample(b) for s in (targets[e].surface, rest[e]))
+            minimum, shift = targets[e].found[b], np.zeros(5)
+            settling = 0
+            while True:
+                taken = smooth(minimum.theta) + exact.of(e, b, minimum.theta) + off[pair]
+                error = surface(minimum.theta) + shift - taken
+                if settling == SETTLE or np.abs(error[1:4] / sd[e]).max() < SETTLED:
+                    return minimum, taken + error, taken
+                shift, settling = shift - error, settling + 1
+                minimum = minimum_of(_shifted(surface, shift), minimum.theta, problem, targets[e].fatol, step)
+
+        ends = threaded("settling", "optimum")(settled, pending)
+        tasks = [(*pair, minimum.theta) for pair, (minimum, *_) in zip(pending, ends, strict=True)]
+        plain = _singly(Single(problem), nodes, tasks)
         left = []
-        for (e, b), one in zip(pending, plain, strict=True):
-            target, known = targets[e], one.series[0, 0]
-            error = (series[e, b](target.at[b]) - known)[1:4] / sd[e]
+        for (e, b), (minimum, value, taken), one in zip(pending, ends, plain, strict=True):
+            targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
+            known = one.series[0, 0]
+            error = (value - known)[1:4] / sd[e]
             if (e, b) not in best or np.abs(error).max() < np.abs(best[e, b][0]).max():
-                best[e, b] = error, target.found[b]
+                best[e, b] = error, minimum
             if not np.abs(error).max() < GOOD:
                 left.append((e, b))
-                series[e, b] = _shifted(target.surface.of_resample(b), target.at[b], known)
+                off[e, b] += known - taken
         pending = left
-        if passes == PASSES or not pending:
+        if not pending:
             break
-        for e, b in pending:
-            step = STEP * 2**passes
-            minimum = minimum_of(series[e, b], targets[e].at[b], problem, targets[e].fatol, step)
-            targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
     for (e, b), (_, minimum) in best.items():
         targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
     rng = np.random.default_rng([seed, 0x706F6C])
@@ -198,6 +224,7 @@ def polish_optima(
         pair_error=error,
         worst=float(np.abs(error).max()),
         polished=True,
+        left=np.array([pool.roughness(t.label, s, less=parts) for t, s in zip(targets, rest, strict=True)]),
         beyond=float(np.mean([not np.abs(one).max() < GOOD for one, _ in best.values()])),
     )
 
@@ -215,6 +242,5 @@ def _singly(function: Single, nodes: Nodes, tasks: list[tuple[int, int, np.ndarr
         return nodes(function, tasks)
 
 
-def _shifted(series: Any, theta: np.ndarray, plain: np.ndarray) -> Any:
-    shift = plain - series(theta)
-    return lambda at: series(at) + shift
+def _shifted(series: Any, shift: np.ndarray) -> Any:
+    return lambda theta: series(theta) + shift

@@ -63,17 +63,20 @@ class Pool:
         self.values = new if old is None else Coefficients(*map(np.concatenate, zip(old, new, strict=True)))
         return new
 
-    def surface(self, which: str, label: int, region: Region, degree: int) -> LabelSurface:
-        """Of one label's "series" or "binned" coefficients, from all that is known in the region and about it."""
+    def surface(self, which: str, label: int, region: Region, degree: int, less: Any = 0.0) -> LabelSurface:
+        """Of one label's "series" or "binned" coefficients, from all that is known in the region and about it.
+
+        `less`: of values that are less by so much.
+        """
         near = _near(region, self.theta)
-        values = getattr(self.values, which)[near][:, :, label]
+        values = (getattr(self.values, which) - less)[near][:, :, label]
         return LabelSurface(region, degree, fit(region, degree, self.theta[near], values))
 
-    def roughness(self, label: int, surface: LabelSurface) -> float:
-        """rms of one label's a1, b1 and a2 about their surface, in units of their bootstrap sd."""
+    def roughness(self, label: int, surface: LabelSurface, less: Any = 0.0) -> float:
+        """rms of one label's a1, b1 and a2, `less` so much, about their surface, in units of their bootstrap sd."""
         assert self.values is not None
         near = _near(surface.region, self.theta)
-        values = self.values.series[near][:, :, label, 1:4]
+        values = (self.values.series - less)[near][:, :, label, 1:4]
         residual = values - predict(surface.region, surface.degree, self.theta[near], surface.terms[..., 1:4])
         spare = len(values) - len(surface.terms)
         return float(np.sqrt(np.mean((residual**2).sum(0) / spare / values[:, 1:].var(1, ddof=1).mean(0))))

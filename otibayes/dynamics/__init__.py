@@ -1,6 +1,6 @@
 """Frame, mass model, actions and angles: pure JAX functions of one star, vmapped at the edge."""
 
-from .actions import METHODS, ActionAngle, Status, action_angle, focal_length, star_actions
+from .actions import METHODS, ActionAngle, SampleActions, Status, action_angle, focal_length, star_actions
 from .frame import PhaseSpace, galactocentric, phase_space
 from .potential import MILKY_WAY, MassModel, derived_quantities, forces, halo_mass
 
@@ -10,6 +10,7 @@ __all__ = [
     "ActionAngle",
     "MassModel",
     "PhaseSpace",
+    "SampleActions",
     "Status",
     "action_angle",
     "derived_quantities",

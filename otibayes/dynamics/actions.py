@@ -1,5 +1,6 @@
 """Actions, angles and frequencies of many stars, by any of the methods: the one door to the action layer."""
 
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from .frame import PhaseSpace
 from .potential import MILKY_WAY, MassModel
 from .reference import galpy_actions, o2gf_actions
 
-__all__ = ["METHODS", "ActionAngle", "Status", "action_angle", "focal_length", "star_actions"]
+__all__ = ["METHODS", "ActionAngle", "SampleActions", "Status", "action_angle", "focal_length", "star_actions"]
 
 METHODS = ("staeckel", "galpy", "o2gf")
 
@@ -120,6 +121,30 @@ def action_angle(
     if method == "galpy":
         return _with_status(galpy_actions(w, theta, np.broadcast_to(delta, w.R.shape), model), w, theta, model)
     return _in_blocks(w, delta, theta, model, "action_angle")
+
+
+@dataclass(frozen=True)
+class SampleActions:
+    """`action_angle` of the stars of one sample, (w, theta) to `ActionAngle`: its method, focal lengths and mass model.
+
+    `delta` (N,) [kpc]. `of(chosen)` is the same for some of the stars. Raises `InputError` where one is not solved.
+    """
+
+    delta: np.ndarray
+    method: str = "staeckel"
+    model: MassModel = MILKY_WAY
+
+    def __call__(self, w: PhaseSpace, theta: Any) -> ActionAngle:
+        found = action_angle(w, theta, self.method, self.delta, self.model)
+        if bad := int(np.sum(np.asarray(found.status) != Status.OK)):
+            where = ", ".join(f"{name}={value:.4g}" for name, value in theta._asdict().items())
+            raise InputError(
+                f"method {self.method!r} does not solve {bad} stars at {where}; leave them out or use 'staeckel'"
+            )
+        return found
+
+    def of(self, chosen: Any) -> "SampleActions":
+        return replace(self, delta=self.delta[chosen])
 
 
 def _with_status(values: np.ndarray, w: PhaseSpace, theta: Any, model: MassModel) -> ActionAngle:
