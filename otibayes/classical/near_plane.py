@@ -2,7 +2,7 @@
 
 A star close to the plane goes through all of theta_z when the Sun's height and velocity move by its own excursion.
 These few make most of what no polynomial over theta can follow in the coefficients. Their deviations change little
-with theta, so that their part follows from their angles alone, which take a hundredth of a plain evaluation.
+with theta, so that their part follows from their angles alone, for a few percent of a plain evaluation.
 """
 
 import functools

@@ -32,7 +32,7 @@ __all__ = [
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.1  # of the field's variance over the noise's, summed over the stars
+_DROPPED = 1.0  # of the field's variance over the noise's, summed over the stars
 
 
 def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
