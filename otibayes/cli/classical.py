@@ -39,7 +39,7 @@ __all__ = ["classical"]
 @click.option(
     "--polish/--no-polish",
     default=None,
-    help="Correct optima by plain coefficients, as long again. Default: where a check asks for it.",
+    help="Correct optima by plain coefficients, half as long again. Default: where a check asks for it.",
 )
 @click.option(
     "--bins", type=int, default=3, show_default=True, help="Bins of J_z for chi^2, our own objective; 0: none."
