@@ -32,7 +32,7 @@ __all__ = [
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 1.0  # of the field's variance over the noise's, summed over the stars
+_DROPPED = 0.0042  # of the field's variance over the noise's, summed over the stars, per root of their number
 
 
 def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
@@ -148,7 +148,9 @@ class Data:
             share = (calls.variance / calls.variance[..., :1]).max((0, 1))
             return reduced(basis, gram(basis, mean), np.asarray(several).max(0), dropped, share)
 
-        return replace(self, basis=reduce(self.basis, _DROPPED), finer=reduce(self.finer, _DROPPED / 100))
+        # what is left out moves a mean by so much of its sigma as it is itself, times sigma: as the root of the stars
+        dropped = _DROPPED * np.sqrt(len(self))
+        return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
 
     def actions(self, theta: Any) -> jax.Array:
         """J_R, L_z, J_z [kpc km/s] (N, 3) at theta, with a reverse-mode derivative by forward mode."""
