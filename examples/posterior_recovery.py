@@ -37,7 +37,7 @@ def posterior(stars, seed):
 
 
 def classical(stars, seed):
-    joint = oti.fit_classical(stars, bootstraps=32, seed=seed)["joint"].ds.sel(combination="gls")
+    joint = oti.fit_classical(stars, bootstraps=128, seed=seed)["joint"].ds.sel(combination="gls")
     return {"mean": joint["mean"].values.tolist(), "covariance": joint["covariance"].values.tolist()}
 
 
