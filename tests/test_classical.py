@@ -195,7 +195,7 @@ def test_detrended_labels():
         return coefficients(TRUTH, stars, y, sigma, counts, toy, Settings(neighbours=16, **given))
 
     plain, binned, detrended = found(labels), found(labels, bins=edges), found(labels, detrended=True)
-    np.testing.assert_allclose(binned.series, plain.series, rtol=1e-6, atol=1e-7)  # of single precision
+    np.testing.assert_allclose(binned.series, plain.series, rtol=1e-6, atol=1e-8)
     assert np.abs(plain.series[:, 0]).max() > 1e-3
     assert np.abs(detrended.series[:, 0]).max() < 1e-7 and np.abs(binned.binned[:, 0]).max() < 1e-7
     both = found(labels, detrended=True, bins=edges)

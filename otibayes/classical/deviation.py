@@ -29,7 +29,6 @@ K_NEIGHBOURS = 64  # PW21, section 6.1
 _ROOM = 128 * 129  # stars of a block times resamples: there is room for its neighbours' weights in the cache, ...
 _LENGTH = 4096  # stars are many times as many in compiled programs
 _MOST = 2048  # ... and for so many stars' displacements
-_LEAF = 32  # of the tree
 _ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
 _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]  # of actions
 _SHORT = 2e-3  # of the stars may need more neighbours in one of the resamples: they are gone through again
@@ -180,7 +179,7 @@ def over_blocks(
         raise ValueError(f"{bad} of {stars} stars have no finite actions; leave them out of the sample for every theta")
     if max(stars, counts.sum(1).min()) <= K:
         raise InputError(f"{K} neighbours need more than {K} stars, got {stars}; use more stars")
-    tree = cKDTree(actions, leafsize=_LEAF, balanced_tree=False)  # a seventh faster than by default
+    tree = cKDTree(actions)
     dtype = jnp.float64 if len(counts) == 1 else jnp.float32
     # uint8 where it holds every running sum, for speed; one row per star, so that a gather is contiguous
     drawn = counts.T.astype(np.min_scalar_type(K + int(counts.max())), order="C")
