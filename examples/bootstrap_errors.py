@@ -12,12 +12,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from catalogues import over_seeds, truth_of
-from scipy.stats import f as fisher
+from catalogues import over_seeds, passing, truth_of
 from scipy.stats import kstest
 
 import otibayes as oti
-from otibayes.classical.chi2 import statistics
+from otibayes.classical.chi2 import p_value, statistics
 from otibayes.classical.objective import Settings, coefficients
 from otibayes.classical.problem import resamples
 from otibayes.inference import classical_problem
@@ -28,10 +27,7 @@ BINS = 3
 
 
 def recover(seed: int, number: int, bootstraps: int, folder: Path) -> dict:
-    table, truth = folder / f"stars-{seed}.fits", truth_of(seed, STUDY)
-    oti.write_table(oti.mock(number, seed, truth, ELEMENTS, progress=False), table)
-    problem = classical_problem(oti.read_stars(table), ELEMENTS)
-    table.unlink()
+    truth, problem = truth_of(seed, STUDY), classical_problem(passing(seed, number, folder, STUDY, ELEMENTS), ELEMENTS)
     stars = problem.stars
     J_z = problem.actions(oti.phase_space(stars, truth), truth).J_z
     settings = Settings(bins=tuple(np.quantile(J_z, np.arange(1, BINS) / BINS)))
@@ -58,8 +54,8 @@ def summary(results: list[dict], bootstraps: int) -> list[str]:
     for element in ELEMENTS:
         series, binned = (np.array([r[element][which] for r in results]) for which in ("series", "binned"))
         T2, p = np.array([r[element]["T2"] for r in results]), binned.shape[1]
-        chance = fisher.sf(T2 * (bootstraps - p) / (p * (bootstraps - 1)), p, bootstraps - p)
         expected = p * (bootstraps - 1) / (bootstraps - p - 2)
+        chance = p_value(T2 / expected * p, bootstraps, p)
         means = ", ".join(f"{m:+.2f}" for m in series.mean(0))
         lines += [
             f"{element:6s} a1, b1, a2 {rms(series)} (means {means}); in bins {rms(binned)}",

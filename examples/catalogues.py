@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from otibayes import Parameters, mock, write_table
+from otibayes import Parameters, Stars, mock, read_stars, write_table
 from otibayes.files import write_whole
 
 
@@ -24,6 +24,15 @@ def made(seed: int, number: int, folder: Path, study: int, elements: Sequence[st
     if not file.exists():
         write_table(mock(number, seed, truth_of(seed, study), elements), file)
     return file
+
+
+def passing(seed: int, number: int, folder: Path, study: int, elements: Sequence[str]) -> Stars:
+    """The stars of such a catalogue, as read from a file that is not kept."""
+    file = folder / f"stars-{seed}.fits"
+    write_table(mock(number, seed, truth_of(seed, study), elements, progress=False), file)
+    stars = read_stars(file)
+    file.unlink()
+    return stars
 
 
 def kept(file: Path, compute: Callable[[], Any]) -> Any:

@@ -11,12 +11,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from catalogues import over_seeds, truth_of
+from catalogues import over_seeds, passing, truth_of
 
 from otibayes import Parameters
 from otibayes.classical.scan import scan
 from otibayes.dynamics import SampleActions, focal_length, phase_space
-from otibayes.stars import mock, read_stars, write_table
 
 STUDY = 2021
 ELEMENTS = ("MG_FE", "FE_H")
@@ -25,10 +24,7 @@ GRID = np.arange(0.4, 1.81, 0.1)
 
 def recover(seed: int, stars: int, bootstraps: int, folder: Path) -> dict:
     truth = truth_of(seed, STUDY)
-    table = folder / f"stars-{seed}.fits"
-    write_table(mock(stars, seed, truth, ELEMENTS, progress=False), table)
-    read = read_stars(table)
-    table.unlink()
+    read = passing(seed, stars, folder, STUDY, ELEMENTS)
     fiducial = Parameters()
     delta = focal_length(phase_space(read, fiducial), fiducial, "orbit")
     labels, sigma = (np.stack([each[e] for e in ELEMENTS], 1) for each in (read.abundances, read.errors))

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from catalogues import off_truth, over_seeds, truth_of
+from catalogues import off_truth, over_seeds, passing, truth_of
 from scipy.stats import chi2, kstest
 
 import otibayes as oti
@@ -26,10 +26,8 @@ PARAMETERS = oti.Parameters._fields
 
 
 def recover(seed: int, number: int, bootstraps: int, folder: Path) -> dict:
-    table = folder / f"stars-{seed}.fits"
-    oti.write_table(oti.mock(number, seed, truth_of(seed, STUDY), ELEMENTS, progress=False), table)
-    tree = oti.fit_classical(oti.read_stars(table), ELEMENTS, bootstraps=bootstraps, seed=seed, polish=False)
-    table.unlink()
+    stars = passing(seed, number, folder, STUDY, ELEMENTS)
+    tree = oti.fit_classical(stars, ELEMENTS, bootstraps=bootstraps, seed=seed, polish=False)
     rise = oti.chi2_rise(tree, truth_of(seed, STUDY))
     replicates = np.stack([tree["posterior"][name].values[0] for name in PARAMETERS], -1)  # (draw, element, parameter)
     found = {"seed": seed, "dof": int(tree["chi2"].attrs["dof"]), "report": float(tree["surface"].attrs["worst"])}
