@@ -142,7 +142,7 @@ class ClassicalProblem(NamedTuple):
     labels: np.ndarray
     sigma: np.ndarray | None
     delta: np.ndarray
-    actions: Any
+    actions: SampleActions
 
 
 def classical_problem(

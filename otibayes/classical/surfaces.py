@@ -192,10 +192,10 @@ def polish_optima(
             settling = 0
             while True:
                 taken = smooth(minimum.theta) + exact.of(e, b, minimum.theta) + off[pair]
-                error = surface(minimum.theta) + shift - taken
-                if settling == SETTLE or np.abs(error[1:4] / sd[e]).max() < SETTLED:
-                    return minimum, taken + error, taken
-                shift, settling = shift - error, settling + 1
+                value = surface(minimum.theta) + shift
+                if settling == SETTLE or np.abs((value - taken)[1:4] / sd[e]).max() < SETTLED:
+                    return minimum, value, taken
+                shift, settling = shift - (value - taken), settling + 1
                 minimum = minimum_of(_shifted(surface, shift), minimum.theta, problem, targets[e].fatol, step)
 
         ends = threaded("settling", "optimum")(settled, pending)
