@@ -179,7 +179,7 @@ def over_blocks(
         raise ValueError(f"{bad} of {stars} stars have no finite actions; leave them out of the sample for every theta")
     if max(stars, counts.sum(1).min()) <= K:
         raise InputError(f"{K} neighbours need more than {K} stars, got {stars}; use more stars")
-    tree = cKDTree(actions)
+    tree = cKDTree(actions, leafsize=32)  # a pass is a tenth faster than with the default
     dtype = jnp.float64 if len(counts) == 1 else jnp.float32
     # uint8 where it holds every running sum, for speed; one row per star, so that a gather is contiguous
     drawn = counts.T.astype(np.min_scalar_type(K + int(counts.max())), order="C")
