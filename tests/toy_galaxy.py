@@ -27,10 +27,12 @@ def toy_frequency(theta):
 
 
 def toy(w, theta):
-    """A separable Galaxy: the vertical motion is harmonic at every radius."""
-    nu = toy_frequency(theta)
+    """A separable Galaxy: harmonic about the plane at every radius, and about 8 kpc."""
+    nu, kappa = toy_frequency(theta), 40
     R, z, vR, vT, vz = (np.asarray(a) for a in (w.R, w.z, w.vR, w.vT, w.vz))
-    return ToyActions(vR**2 / 80, R * vT, (vz**2 / nu + nu * z**2) / 2, np.arctan2(vR, 1.0), np.arctan2(nu * z, vz))
+    x = R - 8
+    J_R, J_z = (vR**2 / kappa + kappa * x**2) / 2, (vz**2 / nu + nu * z**2) / 2
+    return ToyActions(J_R, R * vT, J_z, np.arctan2(kappa * x, vR), np.arctan2(nu * z, vz))
 
 
 def toy_sample(number, seed, noise=0.1):
