@@ -27,8 +27,9 @@ from scipy.spatial import cKDTree
 
 from otibayes import constants as const
 from otibayes.classical.bootstrap import M_DISK_START, fit
-from otibayes.classical.deviation import deviation, nearest
+from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
+from otibayes.classical.neighbours import nearest
 from otibayes.classical.objective import Settings, coefficients
 from otibayes.classical.problem import PlainMinimum, Problem, resamples
 from otibayes.dynamics import MILKY_WAY

@@ -15,28 +15,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from ..errors import InputError
 from ..parallel import cores
+from .neighbours import ALONE, Candidates, nearest, padded, tree_of
 
-__all__ = ["K_NEIGHBOURS", "Neighbours", "deviation", "local_mean", "nearest", "over_blocks"]
+__all__ = ["K_NEIGHBOURS", "Neighbours", "deviation", "local_mean", "over_blocks"]
 
 K_NEIGHBOURS = 64  # PW21, section 6.1
 
 _ROOM = 128 * 129  # stars of a block times resamples: there is room for its neighbours' weights in the cache, ...
 _LENGTH = 4096  # stars are many times as many in compiled programs
 _MOST = 2048  # ... and for so many stars' displacements
-_ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
 _PAIRS = [(i, j) for i in range(3) for j in range(i, 3)]  # of actions
 _SHORT = 2e-3  # of the stars may need more neighbours in one of the resamples: they are gone through again
-
-
-def _padded(stars: int) -> int:
-    """A length that other blocks have too."""
-    return max(8, 1 << (stars - 1).bit_length())
 
 
 class Neighbours(NamedTuple):
@@ -51,14 +45,6 @@ class Neighbours(NamedTuple):
     gradient: bool = True
 
 
-def nearest(tree: cKDTree, stars: np.ndarray, number: int) -> np.ndarray:
-    """Indices (S, number) of the neighbours nearest to the tree's points `stars` (S,), themselves left out."""
-    _, index = tree.query(tree.data[stars], k=number + 1)
-    itself = index == stars[:, None]
-    itself[~itself.any(1), -1] = True  # a star that shares its actions with so many others that it is not listed
-    return index[~itself].reshape(len(stars), number)
-
-
 def local_mean(weights: Any, x: Any, y: Any, gradient: bool = True) -> np.ndarray:
     """Mean label at the test point, from weighted neighbours (PW21, equations A1-A6): (S, E, B).
 
@@ -70,7 +56,7 @@ def local_mean(weights: Any, x: Any, y: Any, gradient: bool = True) -> np.ndarra
     return np.asarray(_mean(sums, y.shape[1], gradient))
 
 
-@partial(jax.jit, static_argnums=2, compiler_options=_ALONE)
+@partial(jax.jit, static_argnums=2, compiler_options=ALONE)
 def _moments(x: Any, y: Any, gradient: bool) -> Any:
     """1, y and, for the gradient, x, x x, x y of each neighbour (S, moments, K)."""
     moments = [jnp.ones((len(x), 1, x.shape[2]), x.dtype), y]
@@ -79,7 +65,7 @@ def _moments(x: Any, y: Any, gradient: bool) -> Any:
     return jnp.concatenate(moments, 1)
 
 
-@partial(jax.jit, static_argnums=(1, 2), compiler_options=_ALONE)
+@partial(jax.jit, static_argnums=(1, 2), compiler_options=ALONE)
 def _mean(sums: Any, E: int, gradient: bool) -> Any:
     """The mean (S, E, B) that sums of `_moments` over neighbours (S, moments, B) make."""
     # K of the paper, (S, B); the means of stars without any neighbour in a resample are nobody's
@@ -98,7 +84,7 @@ def _mean(sums: Any, E: int, gradient: bool) -> Any:
     return jnp.where(steep[:, None], mean, naive)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_ALONE)
+@partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=ALONE)
 def _weights(drawn: Any, index: Any, K: int, own_copies: bool, dtype: Any) -> Any:
     """How often neighbours `index` (S, k) were drawn, (k, S, B), until K were; and how many that is (S, B)."""
     rows = _times(drawn, index, own_copies)
@@ -119,7 +105,7 @@ def _times(drawn: Any, index: Any, own_copies: bool) -> Any:
     return rows.at[0].set(jnp.maximum(rows[0], 1) - 1) if own_copies else rows
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7), compiler_options=_ALONE)
+@partial(jax.jit, static_argnums=(5, 6, 7), compiler_options=ALONE)
 def _sums_of_one(
     actions: Any, labels: Any, drawn: Any, stars: Any, index: Any, K: int, own_copies: bool, gradient: bool
 ) -> Any:
@@ -150,7 +136,7 @@ def _sums_of_one(
     return total[:, None], jnp.stack(sums, 1)[..., None]
 
 
-@partial(jax.jit, static_argnums=4, compiler_options=_ALONE)
+@partial(jax.jit, static_argnums=4, compiler_options=ALONE)
 def _displaced(actions: Any, labels: Any, stars: Any, index: Any, dtype: Any) -> Any:
     """Displacements (S, 3, k) of the neighbours from their star, and their labels (S, E, k)."""
     x = actions[index] - actions[stars][:, None]
@@ -163,13 +149,15 @@ def over_blocks(
     labels: Any,
     counts: Any = None,
     neighbours: Neighbours = Neighbours(),  # noqa: B008
+    candidates: Candidates | None = None,
 ) -> Iterator[Any]:
     """What `use` makes of the deviations of each block of stars: called with indices (S,) and deviations (S, E, B).
 
     Results come in the same order whatever the threads do, so that sums of them are reproducible.
 
-    Arguments and errors as for `deviation`. Where there are resamples, sums over neighbours and deviations are in
-    single precision: their rounding, some 1e-8 of a label's scatter, is far below what a resample changes.
+    Arguments and errors as for `deviation`; `candidates`, among which neighbours are looked for first. Where there are
+    resamples, sums over neighbours and deviations are in single precision: their rounding, some 1e-8 of a label's
+    scatter, is far below what a resample changes.
     """
     actions, labels = np.asarray(actions, float), np.asarray(labels, float)
     stars, K = len(actions), neighbours.number
@@ -179,7 +167,7 @@ def over_blocks(
         raise ValueError(f"{bad} of {stars} stars have no finite actions; leave them out of the sample for every theta")
     if max(stars, counts.sum(1).min()) <= K:
         raise InputError(f"{K} neighbours need more than {K} stars, got {stars}; use more stars")
-    tree = cKDTree(actions, leafsize=32)  # a pass is a tenth faster than with the default
+    tree = tree_of(actions)
     dtype = jnp.float64 if len(counts) == 1 else jnp.float32
     # uint8 where it holds every running sum, for speed; one row per star, so that a gather is contiguous
     drawn = counts.T.astype(np.min_scalar_type(K + int(counts.max())), order="C")
@@ -187,20 +175,30 @@ def over_blocks(
     more = (0, -stars % _LENGTH)  # rows that nobody asks for: every number of stars would be compiled anew
     there = [jnp.asarray(np.pad(array, (more, (0, 0)))) for array in (actions, centred, drawn)]
 
+    listed = None if candidates is None else candidates.among(there[0])
+
+    def near(chosen: np.ndarray, number: int) -> np.ndarray:
+        if listed is None:
+            return nearest(tree, chosen, number)
+        index, sure = listed(chosen, number)
+        if not sure.all():
+            index[~sure] = nearest(tree, chosen[~sure], number)
+        return index
+
     def deviations(chosen: np.ndarray, number: int) -> np.ndarray:
         """Of the stars `chosen`, from that many neighbours; more for those that this leaves short."""
-        index = nearest(tree, chosen, number)
+        index = near(chosen, number)
         if neighbours.own_copies:
             index = np.column_stack([chosen, index])
         S = len(chosen)
-        more = (0, _padded(S) - S)  # stars whose results are left out: every length would be compiled anew
-        padded, index = np.pad(chosen, more, "edge"), np.pad(index, (more, (0, 0)), "edge")
+        more = (0, padded(S) - S)  # stars whose results are left out
+        stars_of, index = np.pad(chosen, more, "edge"), np.pad(index, (more, (0, 0)), "edge")
         if len(counts) == 1:
-            total, sums = _sums_of_one(*there, padded, index, K, neighbours.own_copies, neighbours.gradient)
+            total, sums = _sums_of_one(*there, stars_of, index, K, neighbours.own_copies, neighbours.gradient)
             mean = np.asarray(_mean(sums, labels.shape[1], neighbours.gradient))
         else:
             total, weights = _weights(there[2], index, K, neighbours.own_copies, dtype)
-            x, y = _displaced(*there[:2], padded, index, dtype)
+            x, y = _displaced(*there[:2], stars_of, index, dtype)
             mean = local_mean(np.asarray(weights).transpose(1, 0, 2), x, y, neighbours.gradient)
         found = centred[chosen, :, None].astype(dtype) - mean[:S]
         short = (np.asarray(total)[:S] < K).any(1)

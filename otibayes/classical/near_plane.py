@@ -7,14 +7,14 @@ with theta, so that their part follows from their angles alone, for a few percen
 
 import functools
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..dynamics.frame import galactocentric
+from ..dynamics.frame import PhaseSpace, galactocentric
 from .fourier import design, normal_equations
-from .objective import Actions, at_theta, deviations, of_stars
+from .objective import Actions, deviations, of_stars
 from .problem import Problem
 
 __all__ = ["NearPlane", "near_plane"]
@@ -43,26 +43,20 @@ class NearPlane:
 
     def of(self, label: int, replicate: int, theta: np.ndarray) -> np.ndarray:
         """(5,) of one of them."""
-        return self.inverse[replicate, label] @ (self.weighted[replicate, label] @ self._design(theta))
+        weighted = self.weighted[replicate, label]
+        drawn = np.flatnonzero(weighted)
+        return self.inverse[replicate, label] @ (weighted[drawn] @ self._design(theta, drawn))
 
-    def _design(self, theta: np.ndarray) -> np.ndarray:
+    def _design(self, theta: np.ndarray, chosen: Any = slice(None)) -> np.ndarray:
         parameters = self.problem.model.Parameters(*theta)
-        found = self.actions(galactocentric(self.heliocentric, parameters), parameters)
-        return design(getattr(found, self.problem.settings.angle))
+        w = PhaseSpace(*(np.asarray(x)[chosen] for x in galactocentric(self.heliocentric, parameters)))
+        return design(getattr(of_stars(self.actions, chosen)(w, parameters), self.problem.settings.angle))
 
 
 def near_plane(problem: Problem, theta: np.ndarray) -> NearPlane:
     """Of the stars that have least of the angle's action at theta (d,), with their deviations there."""
-    settings = problem.settings._replace(bins=())
-    sample = at_theta(
-        problem.model.Parameters(*theta),
-        problem.stars,
-        problem.labels,
-        problem.sigma,
-        problem.counts,
-        problem.actions,
-        settings,
-    )
+    problem = replace(problem, settings=problem.settings._replace(bins=()))
+    settings, sample = problem.settings, problem.at(theta)
     action = sample.J[:, {"theta_R": 0, "theta_z": 2}[settings.angle]]
     chosen = np.sort(np.argsort(action, kind="stable")[: int(SHARE * len(action))])
     place = np.full(len(action), -1)

@@ -17,6 +17,7 @@ from ..dynamics.frame import PhaseSpace, phase_space
 from ..smooth import less_wide_terms
 from .deviation import Neighbours, over_blocks
 from .fourier import coefficient_names, design, normal_equations, solve
+from .neighbours import Candidates
 
 __all__ = [
     "ANGLES",
@@ -109,13 +110,15 @@ def coefficients(
     counts: Any,
     actions: Actions,
     settings: Settings = Settings(),  # noqa: B008
+    candidates: Candidates | None = None,
 ) -> Coefficients:
     """Fourier coefficients of every label and resample, for one theta (PW21, steps 1 to 6).
 
     `theta` is a `Parameters`; `stars` N of them; `labels` and `sigma` (N, E) hold any labels and their errors in one
     unit (None: equal); `counts` (B, N) how often each star was drawn in each resample (None: one, every star once).
     `actions(w, theta)` gives an `ActionAngle` of phase space `w`, that is `SampleActions` or another function; where it
-    holds something of each star, `actions.of(chosen)` is the same for the stars `chosen`.
+    holds something of each star, `actions.of(chosen)` is the same for the stars `chosen`. `candidates` of the N stars,
+    at a theta not far away, save most of the search for neighbours.
 
     Where the stars are few, their mean over neighbours (A5) is off by what the field bends there, and the outer stars'
     deviations with it, systematically. Labels less their regression on the actions' wide terms bend little; a
@@ -131,7 +134,7 @@ def coefficients(
         drawn = sample.counts[:, chosen]
         return normal_equations(M[chosen], found, sample.inverse[chosen], drawn, place[chosen], max(bins, 1))
 
-    parts = deviations(equations, sample, settings)
+    parts = deviations(equations, sample, settings, candidates)
     normal, projection = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
     T = len(coefficient_names())  # the series' terms are the first of a bin's
     series = solve(normal[..., :T, :T].sum(0), projection[..., :E, :T].sum(0))
@@ -143,13 +146,14 @@ def coefficients(
 class AtTheta(NamedTuple):
     """What one theta makes of N stars: their actions `J` (N, 3) [kpc km/s] and `angle` (N,) [rad].
 
-    Centred labels `y` (N, E), `inverse` variances (N, 1 or E) and `counts` (B, N); `ways`, the labels whose deviations
-    are sought, one (N, E or, for the scatter, 2 E) each: as they are, for the series, and less their gross form, for
-    bins, or for both.
+    `stars` (N,), which of the catalogue's they are; centred labels `y` (N, E), `inverse` variances (N, 1 or E) and
+    `counts` (B, N); `ways`, the labels whose deviations are sought, one (N, E or, for the scatter, 2 E) each: as they
+    are, for the series, and less their gross form, for bins, or for both.
     """
 
     J: np.ndarray
     angle: np.ndarray
+    stars: np.ndarray
     y: np.ndarray
     inverse: np.ndarray
     counts: np.ndarray
@@ -166,6 +170,7 @@ def at_theta(
     scatter, gross = settings.moment == "scatter", bool(settings.detrended or settings.bins)
     equal = sigma is None or scatter
     inverse = np.ones((len(y), 1)) if equal else np.asarray(sigma, float) ** -2.0
+    drawn = np.arange(len(y))
     if len(counts) == 1 and not gross:  # stars that were not drawn weigh nothing, and are a third of all
         drawn = np.flatnonzero(counts[0])
         w, actions = PhaseSpace(*(np.asarray(x)[drawn] for x in w)), of_stars(actions, drawn)
@@ -176,7 +181,7 @@ def at_theta(
     ways = [used] if not settings.detrended else []
     if gross:
         ways.append(less_wide_terms(J, used))
-    return AtTheta(J, np.asarray(getattr(aa, settings.angle)), y, inverse, counts, ways)
+    return AtTheta(J, np.asarray(getattr(aa, settings.angle)), drawn, y, inverse, counts, ways)
 
 
 def of_stars(actions: Actions, chosen: np.ndarray) -> Actions:
@@ -184,7 +189,12 @@ def of_stars(actions: Actions, chosen: np.ndarray) -> Actions:
     return actions.of(chosen) if hasattr(actions, "of") else actions
 
 
-def deviations(use: Callable[[np.ndarray, np.ndarray], Any], sample: AtTheta, settings: Settings) -> Iterator[Any]:
+def deviations(
+    use: Callable[[np.ndarray, np.ndarray], Any],
+    sample: AtTheta,
+    settings: Settings,
+    candidates: Candidates | None = None,
+) -> Iterator[Any]:
     """What `use` makes of stars (S,) and the deviations (S, ways E, B) of their labels or scatters, block by block."""
     y = sample.y
 
@@ -196,7 +206,8 @@ def deviations(use: Callable[[np.ndarray, np.ndarray], Any], sample: AtTheta, se
         return use(chosen, found)
 
     neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
-    return over_blocks(used, sample.J, np.concatenate(sample.ways, 1), sample.counts, neighbours)
+    candidates = None if candidates is None else candidates.of(sample.stars)
+    return over_blocks(used, sample.J, np.concatenate(sample.ways, 1), sample.counts, neighbours, candidates)
 
 
 def objective(series: Any, every: bool = False) -> Any:

@@ -9,9 +9,12 @@ import numpy as np
 
 from ..dynamics.potential import MassModel
 from .minimum import Minimum, nelder_mead
-from .objective import Actions, Coefficients, Settings, coefficients, objective
+from .neighbours import Candidates, candidates
+from .objective import Actions, AtTheta, Coefficients, Settings, at_theta, coefficients, objective
 
 __all__ = ["PlainMinimum", "Problem", "Single", "minimum_of", "resamples"]
+
+LISTED = 3  # candidates for every neighbour
 
 
 def resamples(stars: int, bootstraps: int, seed: int) -> np.ndarray:
@@ -34,10 +37,20 @@ class Problem:
     settings: Settings
     model: MassModel
 
-    def __call__(self, theta: np.ndarray) -> Coefficients:
-        return coefficients(
-            self.model.Parameters(*theta), self.stars, self.labels, self.sigma, self.counts, self.actions, self.settings
-        )
+    def __call__(self, theta: np.ndarray, candidates: Candidates | None = None) -> Coefficients:
+        return coefficients(self.model.Parameters(*theta), *self._given, candidates)
+
+    def at(self, theta: np.ndarray) -> AtTheta:
+        """What theta makes of the stars."""
+        return at_theta(self.model.Parameters(*theta), *self._given)
+
+    def candidates(self, theta: np.ndarray) -> Candidates:
+        """For evaluations near theta."""
+        return candidates(self.at(theta).J, LISTED * self.settings.neighbours)
+
+    @property
+    def _given(self) -> tuple[Any, Any, Any, Any, Actions, Settings]:
+        return self.stars, self.labels, self.sigma, self.counts, self.actions, self.settings
 
     def one(self, label: int, replicate: int, bins: bool = False) -> "Problem":
         """Of one label and resample, with or without bins."""
@@ -69,10 +82,11 @@ class Single:
 
     problem: Problem
     bins: bool = False
+    candidates: Candidates | None = None
 
     def __call__(self, task: tuple[int, int, np.ndarray]) -> Coefficients:
         label, replicate, theta = task
-        return self.problem.one(label, replicate, self.bins)(theta)
+        return self.problem.one(label, replicate, self.bins)(theta, self.candidates)
 
 
 @dataclass(frozen=True)

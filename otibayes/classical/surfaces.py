@@ -20,13 +20,15 @@ __all__ = ["GOOD", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_op
 
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
 ROUNDS = 6  # of growing regions, before what is left is accepted and reported
-DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well
+DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well, ...
+LOW_DEGREE, LEFT_OUT = 2, 0.02  # ... and where it leaves so little out [bootstrap sd, rms], at 2
 CHI2_STARTS = 8  # of the minimum on all stars
 CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
 OVERSAMPLING = 1.4  # nodes over polynomials
 PASSES = 6  # of polishing after the first, ...
 STEP = 0.02  # ... in `scales`, of the first
-SETTLE = 3  # at most so many minima of an optimum between plain evaluations, ...
+SETTLE = 12  # at most so many minima of an optimum between plain evaluations, ...
+DAMPED = 2  # ... after so many half-way, as it may go to and fro between two places, ...
 SETTLED = 0.02  # ... until it moves the coefficients by less than this [bootstrap sd]
 GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
 
@@ -73,17 +75,21 @@ class Target:
     which: str  # "series": equation 8; "binned": chi^2
     region: Region
     at: np.ndarray
+    degree: int = DEGREE
     surface: Any = None
     found: Any = None
     outermost: float = np.inf
 
     def place(self) -> None:
-        """The region about the optima found so far."""
+        """The region about the optima found so far, and the degree that it needs as far as the surface tells."""
         self.region = covering(self.at, self.region, scales(self.problem.model.parameters))
+        if self.which == "series":
+            known = self.surface.degree == DEGREE
+            self.degree = LOW_DEGREE if known and self.surface.remainder(self.region, LOW_DEGREE) < LEFT_OUT else DEGREE
 
     def optimise(self, pool: Pool, step: float = 0.2) -> None:
         """On a new surface, each resample from the optimum that it had."""
-        self.surface = pool.surface(self.which, self.label, self.region, DEGREE)
+        self.surface = pool.surface(self.which, self.label, self.region, self.degree)
         if self.which == "binned":
             starts = self.at[:: max(1, len(self.at) // CHI2_STARTS)]  # resamples' optima are all along the valley
             self.found = chi2.fit_label(self.surface, starts, self.problem.model.parameters)
@@ -116,7 +122,7 @@ def optimise_on_surfaces(
     E, B = problem.labels.shape[1], len(problem.counts)
     rng = np.random.default_rng([seed, 0x70616972])
     pool = Pool(problem, nodes)
-    pool.cover([region], DEGREE, OVERSAMPLING, seed)
+    pool.cover([(region, DEGREE)], OVERSAMPLING, seed)
 
     targets = [Target(problem, e, fatol[e], "series", region, np.tile(start, (B, 1))) for e in range(E)]
     for target in targets:
@@ -133,7 +139,7 @@ def optimise_on_surfaces(
         rounds += 1
         for target in wanting:
             target.place()
-        pool.cover([t.region for t in wanting], DEGREE, OVERSAMPLING, seed + rounds)
+        pool.cover([(t.region, t.degree) for t in wanting], OVERSAMPLING, seed + rounds)
         for target in wanting:
             target.optimise(pool)
         free = targets if rounds < CHI2_ROUNDS else targets[:E]
@@ -175,12 +181,14 @@ def polish_optima(
     steps along the valley each time.
     """
     exact = near_plane(problem, targets[0].region.centre)
+    candidates = problem.candidates(np.median(np.concatenate([target.at for target in targets]), 0))
     parts = np.array(threaded("near plane", "node")(exact, pool.theta))
-    rest = [pool.surface("series", t.label, t.region, DEGREE, less=parts) for t in targets]
+    rest = [pool.surface("series", t.label, t.region, t.degree, less=parts) for t in targets]
     sd = [target.surface.at(target.at[0])[1:, 1:4].std(0, ddof=1) for target in targets]
     pending = [(e, b) for e, target in enumerate(targets) for b in range(len(target.at))]
     off = {pair: np.zeros(5) for pair in pending}  # plain coefficients less what they were taken for
-    best: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}  # (error, minimum): across a jump there is no end to it
+    # (error, minimum, value there): across a jump there is no end to it
+    best: dict[tuple[int, int], tuple[np.ndarray, Minimum, np.ndarray]] = {}
 
     for passes in range(PASSES + 1):
 
@@ -195,37 +203,39 @@ def polish_optima(
                 value = surface(minimum.theta) + shift
                 if settling == SETTLE or np.abs((value - taken)[1:4] / sd[e]).max() < SETTLED:
                     return minimum, value, taken
-                shift, settling = shift - (value - taken), settling + 1
+                shift = shift - (value - taken) * (1.0 if settling < DAMPED else 0.5)
+                settling += 1
                 minimum = minimum_of(_shifted(surface, shift), minimum.theta, problem, targets[e].fatol, step)
 
         ends = threaded("settling", "optimum")(settled, pending)
         tasks = [(*pair, minimum.theta) for pair, (minimum, *_) in zip(pending, ends, strict=True)]
-        plain = _singly(Single(problem), nodes, tasks)
+        plain = _singly(Single(problem, candidates=candidates), nodes, tasks)
         left = []
         for (e, b), (minimum, value, taken), one in zip(pending, ends, plain, strict=True):
             targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
             known = one.series[0, 0]
             error = (value - known)[1:4] / sd[e]
             if (e, b) not in best or np.abs(error).max() < np.abs(best[e, b][0]).max():
-                best[e, b] = error, minimum
+                best[e, b] = error, minimum, value
             if not np.abs(error).max() < GOOD:
                 left.append((e, b))
                 off[e, b] += known - taken
         pending = left
         if not pending:
             break
-    for (e, b), (_, minimum) in best.items():
+    for (e, b), (_, minimum, _) in best.items():
         targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
     rng = np.random.default_rng([seed, 0x706F6C])
     pairs = _random_pairs(rng, len(report.pairs), len(targets), len(targets[0].at))
-    error = np.array([best[pair][0] for pair in pairs])
+    plain = _singly(Single(problem), nodes, [(*pair, best[pair][1].theta) for pair in pairs])  # by trees alone
+    error = np.array([(best[e, b][2] - p.series[0, 0])[1:4] / sd[e] for (e, b), p in zip(pairs, plain, strict=True)])
     return report._replace(
         pairs=np.array(pairs),
         pair_error=error,
         worst=float(np.abs(error).max()),
         polished=True,
         left=np.array([pool.roughness(t.label, s, less=parts) for t, s in zip(targets, rest, strict=True)]),
-        beyond=float(np.mean([not np.abs(one).max() < GOOD for one, _ in best.values()])),
+        beyond=float(np.mean([not np.abs(one).max() < GOOD for one, *_ in best.values()])),
     )
 
 
@@ -237,7 +247,8 @@ def _random_pairs(rng: np.random.Generator, number: int, labels: int, resamples:
 
 def _singly(function: Single, nodes: Nodes, tasks: list[tuple[int, int, np.ndarray]]) -> list[Coefficients]:
     """Plain coefficients of single (label, replicate, theta)."""
-    nodes = replace(nodes.of(f"single {function.bins}"), description="plain", unit="optimum", threads=cores())
+    kind = f"single {function.bins}" + (" of candidates" if function.candidates else "")
+    nodes = replace(nodes.of(kind), description="plain", unit="optimum", threads=cores())
     with threadpool_limits(1, "blas"):  # of all: one evaluation's end must not change another's
         return nodes(function, tasks)
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..nodes import Nodes
-from ..surface import Region, fit, nodes, predict, reader
+from ..surface import Region, draw, fit, nodes, predict, reader
 from .objective import Coefficients
 
 __all__ = ["LabelSurface", "Pool", "covering", "outermost"]
 
 _REACH = 1.3  # in units of the region's size: what is known so far out tells of a surface over it too
 _MARGIN = 1.2  # of the region beyond its outermost optimum
+_POINTS = 200  # at which surfaces are compared
 _ROOM = 0.15  # in every direction, in `scales`, whatever the scatter
 
 
@@ -39,6 +40,16 @@ class LabelSurface(NamedTuple):
     def at(self, theta: np.ndarray, rim: bool = False) -> np.ndarray:
         """The coefficients (B, ...) of every resample at one theta (d,), as `of_resample`."""
         return self._function(self.terms, rim)(theta)
+
+    def remainder(self, region: Region, degree: int) -> float:
+        """rms of what a surface of another degree over another region cannot follow of this one's a1, b1 and a2.
+
+        In units of their bootstrap sd.
+        """
+        points = draw(region, _POINTS, 0)
+        values = predict(self.region, self.degree, points, self.terms[..., 1:4])
+        left = values - predict(region, degree, points, fit(region, degree, points, values))
+        return float(np.sqrt(np.mean(left**2 / values[:, 1:].var(1, ddof=1).mean(0))))
 
     def _function(self, terms: np.ndarray, rim: bool) -> Callable[[np.ndarray], np.ndarray]:
         read = reader(self.region, self.degree, terms.reshape(len(terms), -1), rim)
@@ -81,21 +92,22 @@ class Pool:
         spare = len(values) - len(surface.terms)
         return float(np.sqrt(np.mean((residual**2).sum(0) / spare / values[:, 1:].var(1, ddof=1).mean(0))))
 
-    def cover(self, regions: Sequence[Region], degree: int, oversampling: float, seed: int) -> None:
-        """`add` what surfaces of this degree over the regions still need, if anything."""
-        points = self.design(regions, degree, oversampling, seed)
+    def cover(self, wanted: Sequence[tuple[Region, int]], oversampling: float, seed: int) -> None:
+        """`add` what surfaces over these regions, of these degrees, still need, if anything."""
+        points = self.design(wanted, oversampling, seed)
         if len(points):
             self.add(points)
 
-    def design(self, regions: Sequence[Region], degree: int, oversampling: float, seed: int) -> np.ndarray:
-        """Points (m, d) that, with those known, determine a surface of this degree over each of the regions."""
-        wanted = np.empty((0, len(regions[0].centre))) if regions else self.theta[:0]
-        size = [region.size ** len(region.centre) / np.linalg.det(region.whitening) for region in regions]
+    def design(self, wanted: Sequence[tuple[Region, int]], oversampling: float, seed: int) -> np.ndarray:
+        """Points (m, d) that, with those known, determine surfaces over these regions, of these degrees."""
+        points = np.empty((0, len(wanted[0][0].centre))) if wanted else self.theta[:0]
+        size = [region.size ** len(region.centre) / np.linalg.det(region.whitening) for region, _ in wanted]
         for i in np.argsort(size, kind="stable"):  # what the smallest needs serves those that hold it
-            known = np.concatenate([self.theta.reshape(-1, wanted.shape[1]), wanted])
-            new = nodes(regions[i], degree, oversampling, seed, known[_near(regions[i], known)])
-            wanted = np.concatenate([wanted, new])
-        return wanted
+            region, degree = wanted[i]
+            known = np.concatenate([self.theta.reshape(-1, points.shape[1]), points])
+            new = nodes(region, degree, oversampling, seed, known[_near(region, known)])
+            points = np.concatenate([points, new])
+        return points
 
 
 def _distance(region: Region, theta: np.ndarray) -> np.ndarray:
