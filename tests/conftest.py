@@ -1,13 +1,17 @@
-"""Shared by all tests: strict JAX promotion, and where the project's shared data are, if anywhere."""
+"""Shared by all tests: strict JAX promotion, the same examples in every run, and the shared data, if anywhere."""
 
 from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import settings
 
 import otibayes  # noqa: F401 (switches x64 on)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile("same", derandomize=True, database=None, deadline=None)  # the first example compiles
+settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

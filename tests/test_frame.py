@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
@@ -103,7 +103,6 @@ def test_signs_of_position():
     np.testing.assert_allclose(w.z[1], 1, rtol=1e-5)  # the north Galactic pole is up
 
 
-@settings(deadline=None)  # the first example compiles
 @given(
     star=st.tuples(*[st.floats(-5, 5)] * 3, *[st.floats(-400, 400)] * 3),
     z_sun=st.floats(-100, 100),

@@ -244,7 +244,7 @@ def test_skewed_scatter_keeps_its_mean_and_variance():
     assert abs(drawn.mean()) < 0.03 and abs(drawn.std() - 1) < 0.05 and np.mean(drawn**3) > 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(0.05, 0.3), st.floats(0, 6.28), st.floats(0.01, 10))
 def test_maxima_between_samples_are_found(step, phase, amplitude):
     peak = _maximum(amplitude * np.cos(step * np.arange(400) + phase)[:, None])

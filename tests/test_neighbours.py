@@ -19,7 +19,7 @@ def by_tree(points, number):
     return cKDTree(points).query(points, k=number + 1)[1][:, 1:]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(0, 0.2), st.integers(60, 200))
 def test_sure_neighbours_are_the_trees(seed, moved, listed):
     """Of some of the stars, after all have moved, together and each by itself; one in a thousand may be wrong."""

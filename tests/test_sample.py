@@ -49,7 +49,7 @@ def test_nuts_on_a_gaussian_it_is_told_of():
     np.testing.assert_array_equal(draws, again)
 
 
-@settings(max_examples=50, deadline=None, database=None, derandomize=True)
+@settings(max_examples=50)
 @given(st.tuples(*[st.floats(-12, 12)] * 4))
 def test_unbounded_parameters_are_always_allowed_and_come_back(u):
     theta = from_unbounded(jnp.array(u), MILKY_WAY)
