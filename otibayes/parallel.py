@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-__all__ = ["BLOCK", "Map", "cores", "in_blocks", "serial", "threaded"]
+__all__ = ["ALONE", "BLOCK", "Map", "cores", "in_blocks", "padded", "serial", "threaded"]
 
+ALONE = {"xla_cpu_multi_thread_eigen": False}  # to compile for blocks that threads of their own work on
 BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -35,6 +36,12 @@ def threaded(description: str, unit: str) -> Map:
             return list(tqdm(pool.map(function, points), total=len(points), desc=description, unit=unit, disable=None))
 
     return parallel
+
+
+def padded(rows: np.ndarray) -> np.ndarray:
+    """With copies of the last row, to a number that other blocks have too: every number would be compiled anew."""
+    more = max(8, 1 << (len(rows) - 1).bit_length()) - len(rows)
+    return np.pad(rows, ((0, more), *[(0, 0)] * (rows.ndim - 1)), "edge")
 
 
 def in_blocks(function: Callable[..., Any], *columns: Any, threads: int = 1) -> Any:

@@ -19,8 +19,8 @@ from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from ..errors import InputError
-from ..parallel import cores
-from .neighbours import ALONE, Candidates, nearest, padded, tree_of
+from ..parallel import ALONE, cores, padded
+from .neighbours import Candidates, nearest, tree_of
 
 __all__ = ["K_NEIGHBOURS", "Neighbours", "deviation", "local_mean", "over_blocks"]
 
@@ -191,14 +191,13 @@ def over_blocks(
         if neighbours.own_copies:
             index = np.column_stack([chosen, index])
         S = len(chosen)
-        more = (0, padded(S) - S)  # stars whose results are left out
-        stars_of, index = np.pad(chosen, more, "edge"), np.pad(index, (more, (0, 0)), "edge")
+        block, index = padded(chosen), padded(index)  # with stars whose results are left out
         if len(counts) == 1:
-            total, sums = _sums_of_one(*there, stars_of, index, K, neighbours.own_copies, neighbours.gradient)
+            total, sums = _sums_of_one(*there, block, index, K, neighbours.own_copies, neighbours.gradient)
             mean = np.asarray(_mean(sums, labels.shape[1], neighbours.gradient))
         else:
             total, weights = _weights(there[2], index, K, neighbours.own_copies, dtype)
-            x, y = _displaced(*there[:2], stars_of, index, dtype)
+            x, y = _displaced(*there[:2], block, index, dtype)
             mean = local_mean(np.asarray(weights).transpose(1, 0, 2), x, y, neighbours.gradient)
         found = centred[chosen, :, None].astype(dtype) - mean[:S]
         short = (np.asarray(total)[:S] < K).any(1)

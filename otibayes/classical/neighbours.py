@@ -1,7 +1,6 @@
 """Who is near whom in action space: by a tree, or out of lists that were made at a theta not far away."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..parallel import BLOCK, cores
+from ..parallel import ALONE, cores, in_blocks, padded
 
-__all__ = ["ALONE", "Candidates", "candidates", "nearest", "padded", "tree_of"]
+__all__ = ["Candidates", "candidates", "nearest", "tree_of"]
 
-ALONE = {"xla_cpu_multi_thread_eigen": False}  # blocks are worked on by threads of their own
 _SAFETY = 2  # a star that is not listed comes nearer by less than so many times what any of those listed does
 
 
@@ -30,11 +28,6 @@ def nearest(tree: cKDTree, stars: np.ndarray, number: int) -> np.ndarray:
     itself = index == stars[:, None]
     itself[~itself.any(1), -1] = True  # a star that shares its actions with so many others that it is not listed
     return index[~itself].reshape(len(stars), number)
-
-
-def padded(stars: int) -> int:
-    """A length that other blocks have too: every length would be compiled anew."""
-    return max(8, 1 << (stars - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Candidates:
             S = len(stars)
             if number > self.index.shape[1]:
                 return np.zeros((S, number), int), np.zeros(S, bool)
-            stars = np.pad(stars, (0, padded(S) - S), "edge")
+            stars = padded(stars)
             index, now, nearer, reach = (np.asarray(a)[:S] for a in _compared(*there, self.chosen[stars], stars))
             order = np.argsort(now, 1)[:, :number]
             last = np.take_along_axis(now, order[:, -1:], 1)[:, 0]
@@ -99,7 +92,5 @@ def candidates(actions: np.ndarray, number: int) -> Candidates:
         distance = np.linalg.norm(actions[index] - actions[some][:, None], axis=2)
         return index.astype(np.int32), distance.astype(np.float32)
 
-    with ThreadPoolExecutor(cores()) as pool:
-        parts = list(pool.map(block, np.split(stars, stars[BLOCK::BLOCK])))
-    index, distance = (jnp.asarray(np.concatenate(part)) for part in zip(*parts, strict=True))
+    index, distance = map(jnp.asarray, in_blocks(block, stars, threads=cores()))
     return Candidates(index, distance, stars)

@@ -201,9 +201,10 @@ def polish_optima(
             while True:
                 taken = smooth(minimum.theta) + exact.of(e, b, minimum.theta) + off[pair]
                 value = surface(minimum.theta) + shift
-                if settling == SETTLE or np.abs((value - taken)[1:4] / sd[e]).max() < SETTLED:
+                error = value - taken
+                if settling == SETTLE or np.abs(error[1:4] / sd[e]).max() < SETTLED:
                     return minimum, value, taken
-                shift = shift - (value - taken) * (1.0 if settling < DAMPED else 0.5)
+                shift = shift - error * (1.0 if settling < DAMPED else 0.5)
                 settling += 1
                 minimum = minimum_of(_shifted(surface, shift), minimum.theta, problem, targets[e].fatol, step)
 

@@ -49,7 +49,7 @@ class LabelSurface(NamedTuple):
         points = draw(region, _POINTS, 0)
         values = predict(self.region, self.degree, points, self.terms[..., 1:4])
         left = values - predict(region, degree, points, fit(region, degree, points, values))
-        return float(np.sqrt(np.mean(left**2 / values[:, 1:].var(1, ddof=1).mean(0))))
+        return float(np.sqrt(np.mean(left**2 / _variance(values))))
 
     def _function(self, terms: np.ndarray, rim: bool) -> Callable[[np.ndarray], np.ndarray]:
         read = reader(self.region, self.degree, terms.reshape(len(terms), -1), rim)
@@ -90,7 +90,7 @@ class Pool:
         values = (self.values.series - less)[near][:, :, label, 1:4]
         residual = values - predict(surface.region, surface.degree, self.theta[near], surface.terms[..., 1:4])
         spare = len(values) - len(surface.terms)
-        return float(np.sqrt(np.mean((residual**2).sum(0) / spare / values[:, 1:].var(1, ddof=1).mean(0))))
+        return float(np.sqrt(np.mean((residual**2).sum(0) / spare / _variance(values))))
 
     def cover(self, wanted: Sequence[tuple[Region, int]], oversampling: float, seed: int) -> None:
         """`add` what surfaces over these regions, of these degrees, still need, if anything."""
@@ -108,6 +108,11 @@ class Pool:
             new = nodes(region, degree, oversampling, seed, known[_near(region, known)])
             points = np.concatenate([points, new])
         return points
+
+
+def _variance(values: np.ndarray) -> np.ndarray:
+    """Of the resamples, all but the first of values (n, B, ...), averaged over the n points: (...)."""
+    return values[:, 1:].var(1, ddof=1).mean(0)
 
 
 def _distance(region: Region, theta: np.ndarray) -> np.ndarray:
