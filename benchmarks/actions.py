@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from otibayes.constants import R0, V_CIRC
+from otibayes.base.constants import R0, V_CIRC
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics import PhaseSpace, action_angle, galactocentric, star_actions
 from otibayes.dynamics.reference import galpy_potential
-from otibayes.parameters import Parameters
 
 with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks
     warnings.simplefilter("ignore")

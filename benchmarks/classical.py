@@ -25,7 +25,9 @@ from gala.dynamics.actionangle import get_staeckel_fudge_delta
 from gala.units import galactic
 from scipy.spatial import cKDTree
 
-from otibayes import constants as const
+from otibayes.base import constants as const
+from otibayes.base.nodes import Nodes
+from otibayes.base.parameters import Parameters
 from otibayes.classical.bootstrap import M_DISK_START, fit
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
@@ -36,8 +38,6 @@ from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.actions import SampleActions
 from otibayes.dynamics.frame import phase_space
 from otibayes.dynamics.reference import galpy_potential
-from otibayes.nodes import Nodes
-from otibayes.parameters import Parameters
 from otibayes.stars import embedded_stars, read_stars
 
 with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks

@@ -7,7 +7,7 @@ import argparse
 import json
 import time
 
-from otibayes.parallel import cores
+from otibayes.base.parallel import cores
 from otibayes.stars import mock
 from otibayes.stars.table import META_KEY
 

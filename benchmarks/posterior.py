@@ -17,13 +17,14 @@ from otibayes.models import joint_abundances
 from threadpoolctl import threadpool_limits
 
 import otibayes as oti
+from otibayes.base.parallel import cores
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Likelihood, prepare
-from otibayes.generative import sample as sampling
-from otibayes.generative.expansion import expand_statistic, from_surface, leaned, region_about
-from otibayes.generative.space import space_of
-from otibayes.parallel import cores
+from otibayes.generative import posterior as sampling
+from otibayes.generative.surface import expand_statistic, from_surface, leaned, region_about
+from otibayes.generative.unconstrained import space_of
 from otibayes.stars import embedded_stars
+from otibayes.stars.preparation import prepare_stars
 
 ELEMENTS = 8
 
@@ -64,7 +65,7 @@ def clock(function, repeats):
 def gradients(number, basis_size):
     """Time of a gradient from the stars and on a surface of them, about the fiducial theta."""
     stars = eight_elements(copies(embedded_stars(), number))
-    data = prepare(stars, list(stars.abundances), MILKY_WAY)
+    data = prepare(prepare_stars(stars, list(stars.abundances), every=False))
     space = space_of(joint_abundances, data)
     start, width = space.prior(data)
     rng = np.random.default_rng(0)

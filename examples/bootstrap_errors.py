@@ -17,9 +17,10 @@ from scipy.stats import kstest
 
 import otibayes as oti
 from otibayes.classical.chi2 import p_value, statistics
+from otibayes.classical.fit import errors_of
 from otibayes.classical.objective import Settings, coefficients
 from otibayes.classical.problem import resamples
-from otibayes.inference import classical_problem
+from otibayes.stars.preparation import prepare_stars
 
 STUDY = 2025
 ELEMENTS = ("MG_FE", "FE_H")
@@ -27,12 +28,13 @@ BINS = 3
 
 
 def recover(seed: int, number: int, bootstraps: int, folder: Path) -> dict:
-    truth, problem = truth_of(seed, STUDY), classical_problem(passing(seed, number, folder, STUDY, ELEMENTS), ELEMENTS)
+    truth, stars = truth_of(seed, STUDY), passing(seed, number, folder, STUDY, ELEMENTS)
+    problem = prepare_stars(stars, ELEMENTS, method="staeckel")
     stars = problem.stars
     J_z = problem.actions(oti.phase_space(stars, truth), truth).J_z
     settings = Settings(bins=tuple(np.quantile(J_z, np.arange(1, BINS) / BINS)))
     counts = np.concatenate([np.ones((1, len(stars)), int), resamples(len(stars), bootstraps, seed)])
-    found = coefficients(truth, stars, problem.labels, problem.sigma, counts, problem.actions, settings)
+    found = coefficients(truth, stars, problem.labels, errors_of(problem), counts, problem.actions, settings)
     result = {}
     for e, element in enumerate(ELEMENTS):
         series, binned = found.series[:, e, 1:4], statistics(found.binned[:, e])

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import otibayes as oti
-from otibayes.constants import R0
+from otibayes.base.constants import R0
 from otibayes.dynamics.reference import galpy_actions, galpy_potential, o2gf_actions
 
 TRUTH = oti.Parameters(m_disk=1.1, h_z=0.32, z_sun=15.0, vz_sun=8.5)

@@ -19,11 +19,12 @@ from otibayes.models import joint_abundances
 
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
+from otibayes.dynamics.trend import inputs, wide_terms
 from otibayes.generative import Likelihood, prepare
 from otibayes.generative.basis import prior_covariance
-from otibayes.generative.space import peak, space_of
 from otibayes.generative.statistic import design
-from otibayes.smooth import inputs, wide_terms
+from otibayes.generative.unconstrained import peak, space_of
+from otibayes.stars.preparation import prepare_stars
 
 WIDE = wide_terms(jnp.zeros(3)).size
 
@@ -81,7 +82,7 @@ def main():
     stars = oti.read_stars(options.file)[: options.stars]
     elements = options.elements.split(",") if options.elements else list(stars.abundances)
     delta = oti.focal_length(oti.phase_space(stars, oti.Parameters()), oti.Parameters())
-    common = prepare(stars, elements, MILKY_WAY, delta)
+    common = prepare(prepare_stars(stars, elements, delta, every=False))
     space = space_of(joint_abundances, common)
     start, width = space.prior(common)
     rng = np.random.default_rng(0)
@@ -95,7 +96,7 @@ def main():
         return -np.array([float(potential(flat)) for flat in draws])
 
     def with_classes(number):
-        data = prepare(stars, elements, MILKY_WAY, delta, error_classes=number)
+        data = prepare(prepare_stars(stars, elements, delta, every=False), error_classes=number)
         return replace(data, basis=common.basis, finer=common.finer)
 
     exact = log_density(Own(with_classes(1)))

@@ -27,19 +27,21 @@ from catalogues import made, truth_of
 from otibayes.models import joint_abundances
 
 import otibayes as oti
-from otibayes.constants import R0, V_CIRC
+from otibayes.base.constants import R0, V_CIRC
+from otibayes.base.parallel import threaded
+from otibayes.base.surface import evaluate, expand, reader
 from otibayes.dynamics import MILKY_WAY
-from otibayes.generative import Likelihood, moments, prepare, statistic
+from otibayes.generative import Likelihood, prepare, statistic
+from otibayes.generative import cosine_sums as moments
 from otibayes.generative.data import to_unbounded
 from otibayes.generative.density import hilbert_log_likelihood
-from otibayes.generative.expansion import region_about
 from otibayes.generative.field import calls_of
-from otibayes.generative.passes import moments_at
-from otibayes.generative.space import space_of
 from otibayes.generative.statistic import Statistic, condensed
-from otibayes.parallel import threaded
+from otibayes.generative.sums import moments_at
+from otibayes.generative.surface import region_about
+from otibayes.generative.unconstrained import space_of
 from otibayes.stars.labels import LABELS, mean_labels
-from otibayes.surface import evaluate, expand, reader
+from otibayes.stars.preparation import prepare_stars
 
 # of z_max and of r_apo - r_peri [kpc], from 0 to about 1 over the disk
 FIELDS = {
@@ -192,7 +194,7 @@ def main() -> None:
         for shape in options.fields.split(","):
             field = field_of(table, shape)
             stars = replace(stars, abundances=dict(zip(LABELS, (field + noise).T, strict=True)))
-            data = prepare(stars, list(LABELS), MILKY_WAY)
+            data = prepare(prepare_stars(stars, list(LABELS), every=False))
             field, covariance = (field[data.kept] - data.centre) / data.scale, np.cov((noise[data.kept] / data.scale).T)
             found = maxima(data, field, covariance, options.noises, truth)
             row = "  ".join(" ".join(f"{value:+5.2f}" for value in values) for values in (found.bias, found.scatter))

@@ -18,9 +18,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from astropy.table import Table, vstack
 
-from otibayes.constants import R0
+from otibayes.base.constants import R0
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics import PhaseSpace, action_angle, focal_length
-from otibayes.parameters import Parameters
 
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "fudge_accuracy.png"
 NAMES = ("J_R", "L_z", "J_z", "theta_z")

@@ -19,9 +19,9 @@ import otibayes as oti
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.problem import resamples
-from otibayes.inference import classical_problem
-from otibayes.smooth import less_wide_terms
+from otibayes.dynamics.trend import less_wide_terms
 from otibayes.stars.labels import LABELS, mean_labels
+from otibayes.stars.preparation import prepare_stars
 
 STUDY = 2023
 ELEMENTS = ("MG_FE", "FE_H")
@@ -44,7 +44,7 @@ def coefficients(J: np.ndarray, angle: np.ndarray, labels: np.ndarray, counts: n
 def bias(seed: int, number: int, folder: Path) -> list[np.ndarray]:
     """(E, 6) in bootstrap sd, of labels as they are and detrended."""
     truth, file = truth_of(seed, STUDY), made(seed, number, folder, STUDY, ELEMENTS)
-    problem = classical_problem(oti.read_stars(file), ELEMENTS)
+    problem = prepare_stars(oti.read_stars(file), ELEMENTS, method="staeckel")
     table = Table.read(file)[problem.stars.row]
     torus = {name: np.asarray(table[name], float) for name in ("L_z", "z_max", "r_apo", "r_peri")}
     clean = mean_labels(torus, [LABELS[e] for e in ELEMENTS], False)

@@ -10,7 +10,7 @@ to one part in 1e5, velocities to 10 m/s, abundances to 1e-4 dex.
 
 from pathlib import Path
 
-from otibayes.parameters import Parameters
+from otibayes.base.parameters import Parameters
 from otibayes.stars import mock, write_table
 
 TRUTH = Parameters(m_disk=1.1, h_z=0.32, z_sun=15.0, vz_sun=8.5)

@@ -17,9 +17,10 @@ from otibayes.models import joint_abundances
 
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
+from otibayes.dynamics.trend import inputs, wide_terms
 from otibayes.generative import Likelihood, prepare
 from otibayes.generative.basis import even_kernel
-from otibayes.smooth import inputs, wide_terms
+from otibayes.stars.preparation import prepare_stars
 
 
 def main():
@@ -28,7 +29,7 @@ def main():
     parser.add_argument("--stars", type=int, default=300)
     options = parser.parse_args()
     stars = oti.embedded_stars()[: options.stars]
-    data = prepare(stars, list(stars.abundances), MILKY_WAY, "local")
+    data = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
     x = inputs(data.actions(MILKY_WAY.Parameters()))
     order = np.argsort(np.asarray(x[:, 2]))
     low, high = order[: len(order) // 10], order[-len(order) // 10 :]

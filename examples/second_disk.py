@@ -4,10 +4,10 @@ The halo is solved again so that v_circ(R0) stays 229 km/s. Both inference paths
 only needed for method="galpy" and "o2gf". Run from the checkout: python examples/second_disk.py
 """
 
-from otibayes import constants as const
+from otibayes.base import constants as const
+from otibayes.base.parameters import TABLE, Parameter
 from otibayes.dynamics import MILKY_WAY, MassModel, PhaseSpace, action_angle, halo_mass
 from otibayes.dynamics.potential import miyamoto_nagai, nfw
-from otibayes.parameters import TABLE, Parameter
 
 A_THICK, B_THICK = 2.0, 0.9  # kpc, scale length and height
 

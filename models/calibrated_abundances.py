@@ -12,10 +12,10 @@ them like any other column. The price is what theta loses where stars' kinds fol
 
 from otibayes.models.joint_abundances import joint_abundances
 
-from otibayes.generative import Likelihood, needs
+from otibayes.generative import Likelihood, requires
 
 
-@needs(extra=("LOGG", "TEFF"))
+@requires(extra=("LOGG", "TEFF"))
 def calibrated_abundances(likelihood: Likelihood) -> None:
     """Sample theta and the hyperparameters; the terms of calibration are integrated out."""
     joint_abundances(likelihood)

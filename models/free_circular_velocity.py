@@ -14,11 +14,11 @@ from typing import Any
 
 from otibayes.models.joint_abundances import joint_abundances
 
-from otibayes import constants as const
+from otibayes.base import constants as const
+from otibayes.base.parameters import TABLE, Parameter
 from otibayes.dynamics import MILKY_WAY, MassModel, halo_mass
 from otibayes.dynamics.potential import heaviest_disk, nfw
-from otibayes.generative import Likelihood, needs
-from otibayes.parameters import TABLE, Parameter
+from otibayes.generative import Likelihood, requires
 
 
 def _halo(R: Any, z: Any, theta: Any) -> Any:
@@ -33,7 +33,7 @@ FREE = MassModel(
 )
 
 
-@needs(mass_model=FREE)
+@requires(mass_model=FREE)
 def free_circular_velocity(likelihood: Likelihood) -> None:
     """Sample theta with v_circ and the hyperparameters of all elements jointly."""
     joint_abundances(likelihood)

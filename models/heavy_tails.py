@@ -16,10 +16,10 @@ star: one bad abundance discounts its others too. Use it to see whether outliers
 
 from otibayes.models.joint_abundances import joint_abundances
 
-from otibayes.generative import Likelihood, needs
+from otibayes.generative import Likelihood, requires
 
 
-@needs(tails=4.0)
+@requires(tails=4.0)
 def heavy_tails(likelihood: Likelihood) -> None:
     """Sample theta and the hyperparameters, outlying stars weighed down."""
     joint_abundances(likelihood)

@@ -15,7 +15,7 @@ are correlated, so that a product of their posteriors claims too much; `joint_ab
 
 from otibayes.models.joint_abundances import joint_abundances
 
-from otibayes.errors import InputError
+from otibayes.base.errors import InputError
 from otibayes.generative import Likelihood
 
 

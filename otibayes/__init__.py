@@ -7,25 +7,25 @@ jax.config.update("jax_enable_x64", True)  # the one place: dynamics and likelih
 from importlib import import_module  # noqa: E402
 from typing import Any  # noqa: E402
 
-# Not lazily: importing the module of that name would otherwise put it in the function's place.
-from .compare import chi2_rise, compare  # noqa: E402
-
-# The module of each other public name, imported when first asked for: neither the command line's help nor a script
-# that needs the dynamics alone waits for the samplers, and matplotlib waits for a figure.
+# The module of each public name, imported when the name is first used: a script that needs the dynamics alone does not
+# wait for the samplers, and matplotlib waits for a figure.
 _HOMES = {
-    "InputError": "errors",
-    "Parameters": "parameters",
+    "InputError": "base.errors",
+    "Parameters": "base.parameters",
     **dict.fromkeys(["Stars", "embedded_stars", "mock", "read_stars", "select", "write_table"], "stars"),
+    "prepare_stars": "stars.preparation",
     **dict.fromkeys(
         ["MILKY_WAY", "MassModel", "PhaseSpace", "action_angle", "derived_quantities", "focal_length", "phase_space"],
         "dynamics",
     ),
-    **dict.fromkeys(["classical_problem", "fit_classical", "sample"], "inference"),
-    "table_1": "tables",
-    **dict.fromkeys(["load", "save"], "results"),
-    "profiles": "curves",
-    **dict.fromkeys(["field_at", "vertical_plane"], "field"),
-    "null_test": "nulltest",
+    "fit_classical": "classical.fit",
+    "sample": "generative.sample",
+    **dict.fromkeys(["load", "save"], "results.files"),
+    **dict.fromkeys(["chi2_rise", "compare"], "analysis.comparison"),
+    "table_1": "analysis.table_1",
+    "profiles": "analysis.profiles",
+    **dict.fromkeys(["field_at", "vertical_plane"], "analysis.field"),
+    "null_test": "analysis.null_test",
     **dict.fromkeys(
         [
             "plot_coefficients",
@@ -40,11 +40,11 @@ _HOMES = {
             "plot_projections",
             "plot_selection",
         ],
-        "plot",
+        "analysis.plot",
     ),
 }
 
-__all__ = ["chi2_rise", "compare", *_HOMES]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ with warnings.catch_warnings():  # galpy says at import which optional extension
     from galpy.orbit import Orbit
     from galpy.potential import HernquistPotential, MiyamotoNagaiPotential, NFWPotential
 
-from otibayes import constants as const
+from otibayes.base import constants as const
 from otibayes.dynamics.potential import halo_mass
 
 RO, VO = const.R0, const.V_CIRC

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otibayes import constants as const
+from otibayes.base import constants as const
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(300)
 

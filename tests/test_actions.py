@@ -10,6 +10,8 @@ import pytest
 from astropy.table import Table
 from gala.integrate import DOPRI853Integrator
 
+from otibayes.base.errors import InputError
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics import (
     METHODS,
     ActionAngle,
@@ -21,8 +23,6 @@ from otibayes.dynamics import (
     phase_space,
 )
 from otibayes.dynamics.reference import gala_potential
-from otibayes.errors import InputError
-from otibayes.parameters import Parameters
 from otibayes.stars import embedded_stars
 
 with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import otibayes as oti
+from otibayes.base.errors import InputError
 from otibayes.dynamics import MILKY_WAY
-from otibayes.errors import InputError
 from otibayes.generative import Likelihood, prepare
-from otibayes.generative import sample as sampling
+from otibayes.generative import posterior as sampling
 from otibayes.generative.data import Calls
-from otibayes.generative.passes import moments_at
 from otibayes.generative.statistic import condensed
+from otibayes.generative.sums import moments_at
+from otibayes.stars.preparation import prepare_stars
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +59,9 @@ def test_what_is_refused(stars, monkeypatch):
 
 def posterior_is_finite(stars, **given):
     """The log posterior of hyperparameters and its gradient at random places, over the prior's corners of theta."""
-    data = prepare(stars, list(stars.abundances), MILKY_WAY, "local", **given)
+    data = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False), **given)
     E = len(data.elements)
-    corners = np.array(sampling.corners(MILKY_WAY))[:4]
+    corners = np.array(sampling.prior_grid(MILKY_WAY))[:4]
     calls = Calls(("expsquared",), np.full((1, 1, 3), 3.0), np.full((1, 1, E), 0.3))
     data = data.on_box(calls, 8)
     degrees = tuple(int(d) for d in data.finer.degrees.max(0))
@@ -113,7 +114,7 @@ def test_what_is_sampled_honestly(stars, case):
     model = options.pop("model", None)
     posterior_is_finite(odd, **options, tails=4.0 if model else None)
     if model:
-        data = prepare(odd, list(odd.abundances), MILKY_WAY, "local", tails=4.0)
+        data = prepare(prepare_stars(odd, list(odd.abundances), "local", every=False), tails=4.0)
         assert data.weight[17] < 1e-3 and data.scale[1] < 0.3
 
 

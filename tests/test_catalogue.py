@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.table import MaskedColumn, Table
 
-from otibayes.errors import InputError
+from otibayes.base.errors import InputError
 from otibayes.stars import Stars, embedded_stars, read_stars, write_table
 from otibayes.stars.table import META_KEY
 

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import otibayes as oti
-from otibayes.errors import InputError
+from otibayes.base.errors import InputError
 from otibayes.generative.checkpoint import Checkpoint, open_checkpoint
 
 PLAIN = ["--no-surface", "--delta", "local", "--chains", "2", "--warmup", "30", "--draws", "30", "--basis-size", "8"]

@@ -9,6 +9,12 @@ from galpy_sample import sample, staeckel, to_sun
 from scipy.stats import kstest
 from toy_galaxy import TRUTH, ToyStars, toy, toy_frequency, toy_sample
 
+from otibayes.analysis.comparison import chi2_rise
+from otibayes.base.errors import InputError
+from otibayes.base.nodes import Nodes
+from otibayes.base.parameters import TABLE, Parameters
+from otibayes.base.surface import Region, nodes
+from otibayes.base.surface import fit as fit_surface
 from otibayes.classical.bootstrap import fit
 from otibayes.classical.chi2 import fit_label, minimise, p_value, together, weight
 from otibayes.classical.deviation import deviation
@@ -17,18 +23,12 @@ from otibayes.classical.joint import joint_gls, joint_product
 from otibayes.classical.minimum import nelder_mead, scales
 from otibayes.classical.objective import Coefficients, Settings, coefficients, objective, plain_coefficients
 from otibayes.classical.problem import PlainMinimum, Problem, resamples
+from otibayes.classical.regions import LabelSurface, Pool
 from otibayes.classical.scan import scan, zero_crossing
-from otibayes.classical.trust import LabelSurface, Pool
-from otibayes.compare import chi2_rise
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.frame import galactocentric
-from otibayes.errors import InputError
-from otibayes.nodes import Nodes
-from otibayes.parameters import TABLE, Parameters
-from otibayes.schema import chi2_group
-from otibayes.smooth import inputs, less_wide_terms, wide_terms
-from otibayes.surface import Region, nodes
-from otibayes.surface import fit as fit_surface
+from otibayes.dynamics.trend import inputs, less_wide_terms, wide_terms
+from otibayes.results.schema import chi2_group
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using C implementation")  # galpy says how it integrates
 

@@ -333,7 +333,7 @@ def test_compare_wants_each_in_its_place(work, out):
 
 
 def test_resume_keeps_the_same_and_only_the_same(work, monkeypatch):
-    from otibayes import inference
+    from otibayes.generative import sample as sampling
 
     before = (work / "posterior.nc").read_bytes()
     sample = ["sample", work / "stars.ecsv", *SAMPLED, "--output", work / "posterior.nc", "--resume"]
@@ -343,7 +343,7 @@ def test_resume_keeps_the_same_and_only_the_same(work, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("sampled")
 
-    monkeypatch.setattr(inference, "sample", never)
+    monkeypatch.setattr(sampling, "sample", never)
     assert "seed was 0, is 1" in fail(*sample, "--seed", 1)
     assert "elements was" in fail(*sample, "--elements", "FE_H")
     assert (work / "posterior.nc").read_bytes() == before

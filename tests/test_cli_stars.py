@@ -87,11 +87,11 @@ def test_the_figure_shows_the_stars_outside_the_polygon_too(survey, tmp_path, mo
 
     def plotted(stars, cuts, parent):
         drawn.update(stars=stars, cuts=cuts, parent=parent)
-        from otibayes.plot.selection import plot_selection
+        from otibayes.analysis.plot.selection import plot_selection
 
         return plot_selection(stars, cuts, parent)
 
-    monkeypatch.setattr("otibayes.plot.plot_selection", plotted)
+    monkeypatch.setattr("otibayes.analysis.plot.plot_selection", plotted)
     square = "low.vertices=[[-1, -0.1], [1, -0.1], [1, 0.1], [-1, 0.1]]"
     cuts = ["--cut", 'low.kind="in_polygon"', "--cut", 'low.x="FE_H"', "--cut", 'low.y="MG_FE"', "--cut", square]
     arguments = ["--output", tmp_path / "s.fits", "--figure", tmp_path / "s.png"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from otibayes.compare import compare, describe, summary
-from otibayes.errors import InputError
-from otibayes.plot import plot_comparison
+from otibayes.analysis.comparison import compare, describe, summary
+from otibayes.analysis.plot import plot_comparison
+from otibayes.base.errors import InputError
 
 NAMES = ("m_disk", "h_z")
 TRUTH = {"m_disk": 1.1, "h_z": 0.32}

@@ -7,10 +7,10 @@ import pytest
 from gala.dynamics.actionangle import get_staeckel_fudge_delta
 from gala.integrate import DOPRI853Integrator
 
+from otibayes.base.errors import InputError
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics import PhaseSpace, action_angle, focal_length
 from otibayes.dynamics.reference import gala_potential
-from otibayes.errors import InputError
-from otibayes.parameters import Parameters
 
 
 def disk_stars(n, seed=0):

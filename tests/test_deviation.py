@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from otibayes.base.errors import InputError
 from otibayes.classical.deviation import Neighbours, deviation, local_mean, over_blocks
-from otibayes.errors import InputError
 
 K = 8
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from staeckel_decimal import milky_way, reference
 
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics import MILKY_WAY, PhaseSpace, Status, action_angle, staeckel, star_actions
-from otibayes.parameters import Parameters
 
 THETA, DELTA = Parameters(), 4.0
 

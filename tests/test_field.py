@@ -10,20 +10,21 @@ import xarray as xr
 from otibayes.models import joint_abundances
 
 import otibayes as oti
+from otibayes.analysis.null_test import null_test
+from otibayes.base.errors import InputError
 from otibayes.dynamics import MILKY_WAY
-from otibayes.errors import InputError
 from otibayes.generative import Data, prepare
 from otibayes.generative.basis import make_basis, prior_covariance
 from otibayes.generative.data import Calls
 from otibayes.generative.field import Call, Sums, field_draws, posterior_coefficients, predict, prior_draws
-from otibayes.generative.passes import moments_at
-from otibayes.generative.sample import from_stars
+from otibayes.generative.groups import field_group
+from otibayes.generative.posterior import from_stars
 from otibayes.generative.statistic import design
-from otibayes.generative.tails import student_weights
-from otibayes.nulltest import null_test
-from otibayes.posterior import field_group
-from otibayes.schema import constant_data
+from otibayes.generative.student_weights import student_weights
+from otibayes.generative.sums import moments_at
+from otibayes.results.schema import constant_data
 from otibayes.stars.labels import LABELS
+from otibayes.stars.preparation import prepare_stars
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 CHOLESKY = jnp.linalg.cholesky(jnp.array([[1.0, 0.6], [0.6, 1.2]]))
@@ -88,7 +89,7 @@ def stars():
 def field_of(stars, draws=12):
     """The group of a result, at the true mass model and plausible hyperparameters."""
     elements = list(stars.abundances)
-    data = prepare(stars, elements, MILKY_WAY, "local")
+    data = prepare(prepare_stars(stars, elements, "local", every=False))
     calls = Calls(("expsquared",), np.full((1, 1, 3), 3.0), np.full((1, 1, len(elements)), 0.3))
     truth = np.array([dict(stars.provenance.truth)[name] for name in MILKY_WAY.Parameters._fields])
     data = data.on_box(calls)
@@ -159,7 +160,7 @@ def test_vertical_plane_is_even(result):
 
 
 def test_prior_draws_heed_the_limits(stars):
-    data = prepare(stars[:60], ["FE_H"], MILKY_WAY, "local")
+    data = prepare(prepare_stars(stars[:60], ["FE_H"], "local", every=False))
     draws = prior_draws(joint_abundances, data, 500, seed=0)
     theta = MILKY_WAY.Parameters(*(draws[name] for name in MILKY_WAY.Parameters._fields))
     assert all(len(values) == 500 for values in draws.values())

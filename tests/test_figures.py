@@ -1,6 +1,7 @@
 """The paper's figures and Table 1: what they show is checked through the artists, on small samples."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,15 +9,14 @@ import xarray as xr
 from click.testing import CliRunner
 
 import otibayes as oti
+from otibayes.analysis.plot.abundances import _start
+from otibayes.analysis.table_1 import table_1, table_1_text
+from otibayes.base.errors import InputError
+from otibayes.base.parameters import TABLE
 from otibayes.classical.joint import joint_gls, joint_product
 from otibayes.cli import main
-from otibayes.dynamics import SampleActions, action_angle, phase_space
-from otibayes.errors import InputError
-from otibayes.inference import ClassicalProblem
-from otibayes.parameters import TABLE
-from otibayes.plot.abundances import _start
-from otibayes.schema import SCHEMA
-from otibayes.tables import table_1, table_1_text
+from otibayes.dynamics import action_angle, phase_space
+from otibayes.results.schema import SCHEMA
 
 ELEMENTS = ["MG_FE", "FE_H", "O_FE"]
 MEAN = np.array([1.1, 0.3, 15.0, 8.0])
@@ -30,9 +30,7 @@ def stars():
 
 @pytest.fixture(scope="module")
 def problem(stars):
-    delta = np.full(len(stars), 3.6)
-    labels = np.stack([stars.abundances[e] for e in ("FE_H", "MG_FE")], 1)
-    return ClassicalProblem(stars, ("FE_H", "MG_FE"), labels, None, delta, SampleActions(delta))
+    return oti.prepare_stars(replace(stars, errors={}), ["FE_H", "MG_FE"], 3.6, method="staeckel")
 
 
 def replicates():

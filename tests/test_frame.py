@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from otibayes.constants import PC, R0, V_SUN_X, V_SUN_Y
+from otibayes.base.constants import PC, R0, V_SUN_X, V_SUN_Y
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics.frame import galactocentric, heliocentric
-from otibayes.parameters import Parameters
 
 THETAS = [
     Parameters(z_sun=z_sun, vz_sun=vz_sun) for z_sun, vz_sun in [(20.8, 7.78), (0, 0), (-99.0, 14.0), (97.0, 3.0)]

@@ -7,7 +7,8 @@ import pytest
 from numpyro.contrib.hsgp.spectral_densities import spectral_density_matern, spectral_density_squared_exponential
 from scipy.stats import multivariate_normal
 
-from otibayes.errors import InputError
+from otibayes.base.errors import InputError
+from otibayes.dynamics.trend import inputs, wide_terms
 from otibayes.generative.basis import (
     KERNELS,
     combinations,
@@ -20,7 +21,6 @@ from otibayes.generative.basis import (
 )
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood, variance_ratio
 from otibayes.generative.statistic import WIDTH, statistic
-from otibayes.smooth import inputs, wide_terms
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 AMPLITUDE = jnp.array([0.7, 0.4])

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otibayes import constants as const
+from otibayes.base import constants as const
+from otibayes.base.errors import InputError
 from otibayes.dynamics import (
     MILKY_WAY,
     MassModel,
@@ -22,7 +23,6 @@ from otibayes.dynamics import (
 )
 from otibayes.dynamics.potential import circular_velocity_squared
 from otibayes.dynamics.reference import gala_potential
-from otibayes.errors import InputError
 
 with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks
     warnings.simplefilter("ignore")

@@ -11,10 +11,10 @@ from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otibayes.base.errors import InputError
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics.frame import phase_space
 from otibayes.dynamics.potential import MILKY_WAY
-from otibayes.errors import InputError
-from otibayes.parameters import Parameters
 from otibayes.stars import Stars, mock, read_stars, write_table
 from otibayes.stars.labels import LABELS, mean_labels, scatter, scatter_covariance
 from otibayes.stars.orbits import STEPS, _maximum, integrate

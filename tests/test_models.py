@@ -17,6 +17,7 @@ from otibayes.generative import Likelihood, prepare
 from otibayes.generative.basis import make_basis
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
 from otibayes.generative.statistic import statistic
+from otibayes.stars.preparation import prepare_stars
 
 NAMES = list(MILKY_WAY.Parameters._fields)
 
@@ -76,18 +77,19 @@ def test_calibration_terms_are_integrated_out(stars):
     other = x * np.array([1.1, 1.0, 0.9])
     change = (hilbert(x, Y) - hilbert(other, Y)) - (hilbert(x, off) - hilbert(other, off))
     assert abs(change) < 0.02
-    data = prepare(with_kinds(stars), ["FE_H"], MILKY_WAY, "local", ("LOGG", "TEFF"))
+    kinds = ("LOGG", "TEFF")
+    data = prepare(prepare_stars(with_kinds(stars), ["FE_H"], "local", extra=kinds, every=False), kinds)
     np.testing.assert_allclose(np.std(data.linear, axis=0), 1)
 
 
 def test_independent_elements_have_no_correlation_and_one_element_is_the_joint_model(stars):
-    data = prepare(stars, list(stars.abundances), MILKY_WAY, "local")
+    data = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
     sites = {
         name: set(handlers.trace(handlers.seed(getattr(models, name), 0)).get_trace(Likelihood(data, "none")))
         for name in ("joint_abundances", "independent_elements")
     }
     assert sites["joint_abundances"] - sites["independent_elements"] == {"correlation_cholesky"}
-    one = prepare(stars, ["FE_H"], MILKY_WAY, "local")
+    one = prepare(prepare_stars(stars, ["FE_H"], "local", every=False))
 
     def values(model):
         sites = handlers.trace(handlers.seed(model, 0)).get_trace(Likelihood(one, "none"))

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import otibayes as oti
-from otibayes.dynamics import MILKY_WAY
-from otibayes.generative import passes, prepare
+from otibayes.generative import prepare
+from otibayes.generative import sums as passes
 from otibayes.generative.basis import features, make_basis, reduced
 from otibayes.generative.classes import Classes, classify
+from otibayes.generative.cosine_sums import gram, moments, projection
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
-from otibayes.generative.moments import gram, moments, projection
-from otibayes.generative.passes import moments_and_pullback, moments_at
 from otibayes.generative.statistic import condensed, statistic
+from otibayes.generative.sums import moments_and_pullback, moments_at
+from otibayes.stars.preparation import prepare_stars
 
 LENGTHS, AMPLITUDE = jnp.array([2.0, 2.5, 1.5]), jnp.array([0.7, 0.4])
 CHOLESKY = jnp.linalg.cholesky(jnp.array([[1.0, 0.6], [0.6, 1.2]]))
@@ -53,8 +54,8 @@ def test_sums_are_those_of_the_design_matrix(number):
 def data():
     stars = oti.embedded_stars()[:700]
     lacking = {e: np.where(np.arange(700) % 5 == i, np.nan, v) for i, (e, v) in enumerate(stars.abundances.items())}
-    every = prepare(stars, list(stars.abundances), MILKY_WAY, "local")
-    some = prepare(replace(stars, abundances=lacking), list(stars.abundances), MILKY_WAY, "local", error_classes=2)
+    every = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
+    some = prepare(prepare_stars(replace(stars, abundances=lacking), delta="local", every=False), error_classes=2)
     return [replace(d, basis=make_basis(d.extent, LENGTHS, 60)) for d in (every, some)]
 
 

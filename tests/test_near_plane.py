@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from toy_galaxy import TRUTH, toy, toy_sample
 
+from otibayes.base.surface import Region, fit, nodes, predict
 from otibayes.classical.deviation import deviation
 from otibayes.classical.near_plane import SHARE, near_plane
 from otibayes.classical.objective import Settings
 from otibayes.classical.problem import Problem, resamples
 from otibayes.dynamics import MILKY_WAY, phase_space
-from otibayes.surface import Region, fit, nodes, predict
 
 THETA = np.array(TRUTH)
 REGION = Region(THETA, np.diag([50.0, 100.0, 0.1, 2.0]), 1.0, np.full(4, -np.inf), np.full(4, np.inf))

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from toy_galaxy import toy, toy_sample
 
+from otibayes.base.errors import InputError
+from otibayes.base.nodes import Nodes, connect
 from otibayes.classical.bootstrap import fit
 from otibayes.classical.objective import Settings
-from otibayes.dynamics import MILKY_WAY
-from otibayes.errors import InputError
 from otibayes.generative import Moments, prepare
 from otibayes.generative.basis import make_basis
-from otibayes.generative.passes import moments_at
-from otibayes.nodes import Nodes, connect
+from otibayes.generative.sums import moments_at
 from otibayes.stars import embedded_stars
+from otibayes.stars.preparation import prepare_stars
 
 Pair = namedtuple("Pair", ["square", "name_length"])
 POINTS = [np.array([0.1 * i, 1.0]) for i in range(6)]
@@ -146,7 +146,7 @@ def test_a_fit_on_a_cluster_is_the_same(cluster, surface):
 
 def test_passes_of_the_likelihood_on_a_cluster_are_the_same(cluster):
     stars = embedded_stars()[:100]
-    data = prepare(stars, list(stars.abundances), MILKY_WAY, "local")
+    data = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
     data = replace(data, basis=make_basis(data.extent, np.ones(3), 20))
     thetas = [np.array([m_disk, 0.3, 15.0, 8.0]) for m_disk in (0.9, 1.2)]
     like = Moments(*[0] * len(Moments._fields))

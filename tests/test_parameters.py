@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from otibayes.base.parameters import TABLE, Parameter, Parameters, parameters_type
 from otibayes.dynamics.potential import MILKY_WAY, MassModel
-from otibayes.parameters import TABLE, Parameter, Parameters, parameters_type
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

@@ -10,7 +10,8 @@ import pytest
 from gala.units import UnitSystem
 from scipy.integrate import quad
 
-from otibayes import constants as const
+from otibayes.base import constants as const
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics.potential import (
     MILKY_WAY,
     circular_velocity_squared,
@@ -22,7 +23,6 @@ from otibayes.dynamics.potential import (
     miyamoto_nagai,
     nfw,
 )
-from otibayes.parameters import Parameters
 
 THETAS = [
     Parameters(),

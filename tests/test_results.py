@@ -9,13 +9,15 @@ import xarray as xr
 from otibayes.models.free_circular_velocity import FREE
 
 import otibayes as oti
-from otibayes import inference, schema
+from otibayes.base.errors import InputError
+from otibayes.base.parameters import TABLE
+from otibayes.classical.fit import errors_of
 from otibayes.classical.objective import Settings
 from otibayes.dynamics import MILKY_WAY
-from otibayes.errors import InputError
-from otibayes.modelfile import load_model
-from otibayes.origins import identity
-from otibayes.parameters import TABLE
+from otibayes.generative.model_files import load_model
+from otibayes.generative.sample import sample_settings
+from otibayes.results import schema
+from otibayes.results.provenance import digest, origins
 
 NAMES = [p.name for p in TABLE]
 FEW = {"bootstraps": 8, "settings": Settings(neighbours=24)}
@@ -229,25 +231,33 @@ def test_same_seed_same_classical_result(stars, classical):
     xr.testing.assert_identical(again["posterior"].dataset, classical["posterior"].dataset)
 
 
+def identity(*inputs):
+    return digest(json.dumps(origins(*inputs), sort_keys=True))
+
+
 def test_identity_follows_from_every_input(stars):
-    settings = inference.sample_settings()
+    settings = sample_settings()
     name = identity(stars, None, 0, settings)
     assert name == identity(oti.embedded_stars()[:120], ["MG_FE", "FE_H"], 0, settings)
     others = [
         (stars[:119], None, 0, settings),
         (stars, ["MG_FE"], 0, settings),
         (stars, None, 1, settings),
-        (stars, None, 0, inference.sample_settings(draws=499)),
+        (stars, None, 0, sample_settings(draws=499)),
+        (stars, None, 0, settings, FREE),
     ]
-    assert len({name, *(identity(*other) for other in others)}) == 5
+    assert len({name, *(identity(*other) for other in others)}) == 6
 
 
 def test_missing_errors_are_equal_weights(stars):
-    assert inference._errors(stars, ["MG_FE", "FE_H"]).min() > 0
+    def sigma():
+        return errors_of(oti.prepare_stars(stars, ["MG_FE", "FE_H"], "local", method="staeckel"))
+
+    assert sigma().min() > 0
     stars.errors.pop("MG_FE")
-    np.testing.assert_array_equal(inference._errors(stars, ["MG_FE", "FE_H"])[:, 0], 1)
+    np.testing.assert_array_equal(sigma()[:, 0], 1)
     stars.errors.pop("FE_H")
-    assert inference._errors(stars, ["MG_FE", "FE_H"]) is None
+    assert sigma() is None
 
 
 @pytest.mark.parametrize(

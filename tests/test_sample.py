@@ -14,16 +14,17 @@ from numpyro.infer.util import log_density, potential_energy, unconstrain_fn
 from otibayes.models import joint_abundances
 
 import otibayes as oti
+from otibayes.base.errors import InputError
+from otibayes.base.parallel import BLOCK, in_blocks
+from otibayes.base.parameters import TABLE
 from otibayes.dynamics import MILKY_WAY, MassModel
-from otibayes.errors import InputError
 from otibayes.generative import Likelihood, NutsSettings, prepare, sample_parameters, sample_posterior
-from otibayes.generative import sample as sampling
+from otibayes.generative import posterior as sampling
 from otibayes.generative.data import from_unbounded, to_unbounded
-from otibayes.generative.expansion import SurfaceReport, expand_statistic, region_about
 from otibayes.generative.nuts import sample_nuts
 from otibayes.generative.statistic import Statistic
-from otibayes.parallel import BLOCK, in_blocks
-from otibayes.parameters import TABLE
+from otibayes.generative.surface import SurfaceReport, expand_statistic, region_about
+from otibayes.stars.preparation import prepare_stars
 
 NAMES = [p.name for p in TABLE]
 
@@ -83,7 +84,7 @@ def test_in_blocks_is_the_function_of_everything(number):
 @pytest.fixture(scope="module")
 def data():
     stars = oti.embedded_stars()[:300]
-    return prepare(stars, list(stars.abundances), MILKY_WAY, "local")
+    return prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_nuts_on_tinygp_gives_the_same_posterior(data, on_surface):
 def test_1500_stars_reweighted_by_tinygp():
     """The dense likelihood at 200 draws: importance weights that can be trusted, and means within 0.1 sigma."""
     stars = oti.embedded_stars()[:1500]
-    data = prepare(stars, list(stars.abundances), MILKY_WAY)
+    data = prepare(prepare_stars(stars, list(stars.abundances), every=False))
     found = sample_posterior(data, joint_abundances, settings=NutsSettings(4, 100, 250, seed=5))
     chosen = np.random.default_rng(1).choice(1000, 200, replace=False)
     draws = {name: x.reshape(-1, *x.shape[2:])[chosen] for name, x in found.draws.items()}
@@ -169,7 +170,7 @@ def test_5000_stars_with_and_without_the_surface():
     embedded = oti.embedded_stars()
     rng = np.random.default_rng(0)
     stars = embedded[np.r_[np.arange(len(embedded)), rng.choice(len(embedded), 5000 - len(embedded), replace=False)]]
-    data = prepare(stars, list(stars.abundances), MILKY_WAY)
+    data = prepare(prepare_stars(stars, list(stars.abundances), every=False))
     with_, without = (
         sample_posterior(data, joint_abundances, surface=surface, settings=NutsSettings(4, 100, draws, seed=6))
         for surface, draws in ((True, 500), (False, 150))

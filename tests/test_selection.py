@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from otibayes.errors import InputError
-from otibayes.plot import plot_selection
+from otibayes.analysis.plot import plot_selection
+from otibayes.base.errors import InputError
 from otibayes.stars import parse_override, read_stars, recipes, select, write_table
 from otibayes.stars.cuts import bits_unset, highest, in_polygon, red_clump
 from otibayes.stars.selection import recipe

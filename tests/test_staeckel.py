@@ -9,9 +9,9 @@ import pytest
 from scipy.integrate import solve_ivp
 from staeckel_decimal import milky_way, reference
 
-from otibayes import constants as const
+from otibayes.base import constants as const
+from otibayes.base.parameters import Parameters
 from otibayes.dynamics import MILKY_WAY, MassModel, PhaseSpace, action_angle, galactocentric, staeckel, star_actions
-from otibayes.parameters import Parameters
 
 with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks
     warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from otibayes.errors import InputError
+from otibayes.base.errors import InputError
 from otibayes.stars import distance_makers, read_stars, read_table, select, write_table
 from otibayes.stars.table import column_names, read_columns
 

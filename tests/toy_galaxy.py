@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from galpy_sample import to_sun
 
-from otibayes.parameters import Parameters
+from otibayes.base.parameters import Parameters
 
 TRUTH = Parameters(m_disk=0.93, h_z=0.31, z_sun=12.0, vz_sun=8.3)
 

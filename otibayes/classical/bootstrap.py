@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..base.errors import InputError
+from ..base.nodes import Nodes
+from ..base.surface import Region, draw
 from ..dynamics.potential import MILKY_WAY, MassModel
-from ..errors import InputError
-from ..nodes import Nodes
-from ..surface import Region, draw
 from . import chi2
 from .minimum import Minimum, scales
 from .objective import Actions, Coefficients, Settings
 from .problem import PlainMinimum, Problem, resamples
+from .regions import LabelSurface
 from .surfaces import GOOD, SurfaceReport, optimise_on_surfaces, polish_optima
-from .trust import LabelSurface
 from .valley import Valley, jacobian, valley
 
 __all__ = ["ClassicalFit", "fit"]

@@ -14,12 +14,12 @@ import numpy as np
 from scipy.optimize import brentq, least_squares
 from scipy.stats import f as fisher
 
-from ..parameters import Parameter
-from ..surface import Region
+from ..base.parameters import Parameter
+from ..base.surface import Region
 from .fourier import coefficient_names
 from .minimum import scales
 from .objective import BINNED
-from .trust import LabelSurface, outermost
+from .regions import LabelSurface, outermost
 
 __all__ = [
     "USED",

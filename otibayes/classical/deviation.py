@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
-from ..errors import InputError
-from ..parallel import ALONE, cores, padded
+from ..base.errors import InputError
+from ..base.parallel import ALONE, cores, padded
 from .neighbours import Candidates, nearest, tree_of
 
 __all__ = ["K_NEIGHBOURS", "Neighbours", "deviation", "local_mean", "over_blocks"]

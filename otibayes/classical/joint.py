@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..base.errors import InputError
 
 __all__ = ["Joint", "joint_gls", "joint_product"]
 

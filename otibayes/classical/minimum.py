@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 
-from ..parameters import Parameter
+from ..base.parameters import Parameter
 
 __all__ = ["Minimum", "nelder_mead", "scales"]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..parallel import ALONE, cores, in_blocks, padded
+from ..base.parallel import ALONE, cores, in_blocks, padded
 
 __all__ = ["Candidates", "candidates", "nearest", "tree_of"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..dynamics.frame import PhaseSpace, phase_space
-from ..smooth import less_wide_terms
+from ..dynamics.trend import less_wide_terms
 from .deviation import Neighbours, over_blocks
 from .fourier import coefficient_names, design, normal_equations, solve
 from .neighbours import Candidates

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import constants
+from ..base import constants
+from ..base.errors import InputError
+from ..base.nodes import Nodes
 from ..dynamics.potential import MILKY_WAY, MassModel
-from ..errors import InputError
-from ..nodes import Nodes
 from .objective import Actions, Coefficients, Settings, coefficients
 from .problem import resamples
 

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..nodes import Nodes
-from ..parallel import cores, threaded
-from ..surface import Region, draw
+from ..base.nodes import Nodes
+from ..base.parallel import cores, threaded
+from ..base.surface import Region, draw
 from . import chi2
 from .minimum import Minimum, scales
 from .near_plane import near_plane
 from .objective import Coefficients
 from .problem import Problem, Single, minimum_of
-from .trust import Pool, covering, outermost
+from .regions import Pool, covering, outermost
 
 __all__ = ["GOOD", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..parameters import Parameter
+from ..base.parameters import Parameter
 from .minimum import scales
 
 __all__ = ["Valley", "jacobian", "valley"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import InputError
+from ..base.errors import InputError
 from .options import (
     check_table_output,
     delta_option,
@@ -45,9 +45,11 @@ def actions(
     Example: otibayes actions stars.fits --m-disk 1.1 --output actions.ecsv
     """
     parameters = theta_from({name: value for name, value in theta.items() if value is not None})
-    from ..inference import classical_settings
+    from ..dynamics import check_method
+    from ..stars.preparation import delta_setting
 
-    classical_settings(method, number_or_name(delta))  # names are right, before anything is read
+    check_method(method)
+    delta_setting(number_or_name(delta))  # names are right, before anything is read
     check_table_output(output)
     import astropy.units as u
     import numpy as np

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..base.errors import InputError
 from .options import (
     check_folder,
     check_output,
@@ -101,9 +101,9 @@ def classical(
 
     Example: otibayes classical stars.fits --elements MG_FE,FE_H --bootstraps 128 --output classical.nc
     """
+    from ..classical.fit import classical_settings, fit_classical
     from ..classical.objective import Settings
-    from ..inference import classical_settings, fit_classical
-    from ..results import save
+    from ..results.files import save
 
     settings = Settings(neighbours, own_copies, not naive_mean, angle, moment, every, detrended)
     chosen: dict[str, Any] = {"method": method, "delta": number_or_name(delta), "bootstraps": bootstraps}

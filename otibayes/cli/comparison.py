@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import InputError
-from ..files import write_whole
+from ..base.errors import InputError
+from ..base.files import write_whole
 from .options import check_folder
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ __all__ = ["demo", "make_comparison"]
 
 def write_comparison(classical: "xr.DataTree", posterior: "xr.DataTree", folder: Path) -> None:
     """Table and figure into `folder`, each whole or not at all; the table and what to know of it on the terminal."""
-    from ..compare import compare, describe, summary
-    from ..plot import plot_comparison
+    from ..analysis.comparison import compare, describe, summary
+    from ..analysis.plot import plot_comparison
 
     table = compare(classical, posterior)
     figure = plot_comparison(classical, posterior)
@@ -46,8 +46,9 @@ def demo(output: Path) -> None:
     The classical fit with 32 bootstraps, the posterior with 4 chains, the comparison of both with the truth; seed 0.
     """
     check_folder(output)
-    from ..inference import fit_classical, sample
-    from ..results import save
+    from ..classical.fit import fit_classical
+    from ..generative.sample import sample
+    from ..results.files import save
     from ..stars import embedded_stars
 
     stars = embedded_stars()
@@ -78,6 +79,6 @@ def make_comparison(classical_file: Path, posterior_file: Path, output: Path) ->
     if output.exists() and not output.is_dir():
         raise InputError(f"the output {output} is a file; give a folder")
     check_folder(output)
-    from ..results import load
+    from ..results.files import load
 
     write_comparison(load(classical_file, "classical"), load(posterior_file, "posterior"), output)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
-from ..files import write_whole
+from ..base.errors import InputError
+from ..base.files import write_whole
 from .options import (
     check_folder,
     check_output,
@@ -91,7 +91,8 @@ def figures(
     if stars.suffix == ".nc":
         _of_result(stars, element_names(exclude) or [], output, suffix)
         return
-    from ..inference import classical_problem, classical_settings
+    from ..classical.fit import classical_settings
+    from ..stars.preparation import prepare_stars
 
     there = theta_from(key_values([t for t in theta.split(",") if t.strip()], "the parameters"))
     masses = [theta_from({"m_disk": text}).m_disk for text in m_disk.split(",") if text.strip()]
@@ -103,13 +104,13 @@ def figures(
     if not names:
         raise InputError(f"{stars}: has no abundances; name a column with --column MG_FE=THEIRS")
     one = names[0] if element is None else element
-    from ..plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
+    from ..analysis.plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
 
     _write(plot_mean_abundances(read, names, there), output / f"figure2.{suffix}")
     _write(plot_orbits(read, one, masses, there), output / f"figure4.{suffix}")
-    from ..nodes import Nodes
+    from ..base.nodes import Nodes
 
-    problem = classical_problem(read, [one], method, number_or_name(delta))
+    problem = prepare_stars(read, [one], number_or_name(delta), method=method)
     _write(plot_deviations(problem, one, masses, there, bootstraps, seed), output / f"figure5.{suffix}")
     with dask_client(dask) as client:
         drawn = plot_coefficients(
@@ -119,9 +120,9 @@ def figures(
 
 
 def _of_result(path: Path, exclude: list[str], output: Path, suffix: str) -> None:
-    from ..plot import plot_constraint, plot_projections
-    from ..results import load
-    from ..tables import table_1, table_1_text
+    from ..analysis.plot import plot_constraint, plot_projections
+    from ..analysis.table_1 import table_1, table_1_text
+    from ..results.files import load
 
     tree = load(path, "classical")
     table = table_1(tree, exclude)
@@ -145,8 +146,8 @@ def table1(classical_file: Path, exclude: str | None, output: Path | None) -> No
     """
     if output is not None:
         check_output(output)
-    from ..results import load
-    from ..tables import table_1, table_1_text
+    from ..analysis.table_1 import table_1, table_1_text
+    from ..results.files import load
 
     table = table_1(load(classical_file, "classical"), element_names(exclude) or [])
     click.echo(table_1_text(table))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..base.errors import InputError
 
 __all__ = ["main"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputError
+from ..base.errors import InputError
 
 if TYPE_CHECKING:
     from ..stars import Stars
@@ -95,7 +95,7 @@ def dask_client(address: str | None) -> Iterator[Any]:
     if address is None:
         yield None
         return
-    from ..nodes import connect
+    from ..base.nodes import connect
 
     with connect(address) as client:
         yield client
@@ -139,7 +139,7 @@ def number_or_name(delta: str) -> float | str:
 
 def theta_from(values: Mapping[str, str | float]) -> Any:
     """Parameters from NAME: VALUE, fiducial where not given."""
-    from ..parameters import TABLE, Parameters
+    from ..base.parameters import TABLE, Parameters
 
     bounds = {p.name: p for p in TABLE}
     numbers = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..base.errors import InputError
 from .options import (
     check_output,
     dask_client,
@@ -82,15 +82,17 @@ def sample(
 
     Example: otibayes sample stars.fits --elements MG_FE,FE_H --seed 0 --output posterior.nc
     """
-    from .. import inference, modelfile, results
+    from ..generative import model_files as modelfile
+    from ..generative import sample as sampling
+    from ..results import files as results
 
     options["delta"] = number_or_name(delta)
-    settings = inference.sample_settings(**options)
+    settings = sampling.sample_settings(**options)
     check_output(output)
     read = read_catalogue(stars, columns, zero_point, elements, modelfile.extra_columns(options["model"]))
     names = element_names(elements)
     if resume and output.exists():
-        wanted = inference.sample_origins(read, names, seed, options["model"], settings)
+        wanted = sampling.sample_origins(read, names, seed, options["model"], settings)
         if _is_done(output, wanted):
             click.echo(f"kept: {output} is the complete result of these stars, settings, seed and version")
             return
@@ -98,7 +100,7 @@ def sample(
     go_on = f"kept: {checkpoint}; the same command with --resume goes on from there"
     try:
         with dask_client(dask) as client:
-            tree = inference.sample(
+            tree = sampling.sample(
                 read, names, seed=seed, checkpoint=checkpoint, resume=resume, client=client, **options
             )
     except KeyboardInterrupt:
@@ -123,7 +125,7 @@ def sample(
 def _is_done(output: Path, inputs: dict[str, Any]) -> bool:
     """Whether the output is the complete result of these inputs; `InputError` where it is of others."""
     from ..generative import differences
-    from ..results import load
+    from ..results.files import load
 
     before = load(output, "posterior").attrs
     if different := differences(json.loads(before.get("inputs", "{}")), inputs):

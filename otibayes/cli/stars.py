@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..base.errors import InputError
 from .options import check_output, check_table_output, element_names, file_option, key_values, seed_option, theta_from
 
 __all__ = ["make_mock", "make_selection"]
@@ -71,7 +71,7 @@ def make_mock(
     """
     theta = theta_from(key_values([t for t in truth.split(",") if t.strip()], "the truth"))
     check_table_output(output)
-    from ..parallel import cores
+    from ..base.parallel import cores
     from ..stars import mock, write_table
 
     options |= {"abundance_errors": not no_abundance_errors, "processes": cores(), "progress": _interactive()}
@@ -140,8 +140,8 @@ def make_selection(
         if not note.startswith("selected by") and note not in flow.warnings:
             click.echo(f"{output.name}: {note}")
     if figure is not None:
-        from ..files import write_whole
-        from ..plot import plot_selection
+        from ..analysis.plot import plot_selection
+        from ..base.files import write_whole
 
         used, original = recipe_called(recipe, override)[1], recipe_called(recipe)[1]
         polygons = {name for name, cut in used.items() if cut["kind"] == "in_polygon"}

@@ -1,8 +1,18 @@
 """Frame, mass model, actions and angles: pure JAX functions of one star, vmapped at the edge."""
 
-from .actions import METHODS, ActionAngle, SampleActions, Status, action_angle, focal_length, star_actions
+from .actions import (
+    METHODS,
+    ActionAngle,
+    SampleActions,
+    Status,
+    action_angle,
+    actions_of,
+    check_method,
+    focal_length,
+    star_actions,
+)
 from .frame import PhaseSpace, galactocentric, phase_space
-from .potential import MILKY_WAY, MassModel, derived_quantities, forces, halo_mass
+from .potential import MILKY_WAY, MassModel, derived_quantities, forces, halo_mass, prior_grid
 
 __all__ = [
     "METHODS",
@@ -13,11 +23,14 @@ __all__ = [
     "SampleActions",
     "Status",
     "action_angle",
+    "actions_of",
+    "check_method",
     "derived_quantities",
     "focal_length",
     "forces",
     "galactocentric",
     "halo_mass",
     "phase_space",
+    "prior_grid",
     "star_actions",
 ]

@@ -9,15 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InputError
-from ..parallel import cores, in_blocks
+from ..base.errors import InputError
+from ..base.parallel import cores, in_blocks
 from . import staeckel
 from .delta import local_delta, orbit_delta
 from .frame import PhaseSpace
 from .potential import MILKY_WAY, MassModel
 from .reference import galpy_actions, o2gf_actions
 
-__all__ = ["METHODS", "ActionAngle", "SampleActions", "Status", "action_angle", "focal_length", "star_actions"]
+__all__ = [
+    "METHODS",
+    "ActionAngle",
+    "SampleActions",
+    "Status",
+    "action_angle",
+    "actions_of",
+    "check_method",
+    "focal_length",
+    "star_actions",
+]
 
 METHODS = ("staeckel", "galpy", "o2gf")
 
@@ -78,6 +88,7 @@ def _star_delta(w: PhaseSpace, theta: Any, model: MassModel, kind: str) -> Any:
 @partial(jax.jit, static_argnames=("model", "kind"))
 def _block(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -> Any:
     star = {
+        "actions": lambda w, delta: star_actions(w, delta, theta, model),
         "action_angle": lambda w, delta: _star_action_angle(w, delta, theta, model),
         "local": lambda w, _: _star_delta(w, theta, model, "local"),
         "orbit": lambda w, _: _star_delta(w, theta, model, "orbit"),
@@ -85,13 +96,23 @@ def _block(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -
     return jax.vmap(star)(w, delta)
 
 
-def _in_blocks(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -> Any:
-    """The function `kind` of every star, in blocks, on all cores."""
+def _in_blocks(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str, threads: int = 0) -> Any:
+    """The function `kind` of every star, in blocks, by so many threads (0: all cores)."""
     columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(column, float)) for column in (*w, delta)))
     theta = type(theta)(*(jnp.asarray(value, float) for value in theta))
-    return in_blocks(
-        lambda *block: _block(PhaseSpace(*block[:-1]), block[-1], theta, model, kind), *columns, threads=cores()
-    )
+    function = lambda *block: _block(PhaseSpace(*block[:-1]), block[-1], theta, model, kind)  # noqa: E731
+    return in_blocks(function, *columns, threads=threads or cores())
+
+
+def actions_of(w: PhaseSpace, theta: Any, delta: Any, model: MassModel = MILKY_WAY) -> np.ndarray:
+    """J_R, L_z, J_z [kpc km/s] (N, 3) of stars by the Staeckel fudge, on one core; NaN where there are none."""
+    return _in_blocks(w, delta, theta, model, "actions", threads=1)
+
+
+def check_method(method: str) -> None:
+    """Raises `InputError` for an unknown action finder."""
+    if method not in METHODS:
+        raise InputError(f"unknown action method {method!r}; choose one of {', '.join(METHODS)}")
 
 
 def focal_length(w: PhaseSpace, theta: Any, kind: str = "orbit", model: MassModel = MILKY_WAY) -> np.ndarray:
@@ -111,8 +132,7 @@ def action_angle(
     Raises `InputError` for an unknown method or delta. Unbound and unsolved stars are NaN with their `status`.
     Source: Binney 2012; Sanders 2012; Sanders & Binney 2014.
     """
-    if method not in METHODS:
-        raise InputError(f"unknown action method {method!r}; choose one of {', '.join(METHODS)}")
+    check_method(method)
     w = PhaseSpace(*np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, float)) for x in w)))
     if method == "o2gf":
         return _with_status(o2gf_actions(w, theta, model), w, theta, model)

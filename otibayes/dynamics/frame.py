@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import KMS_PER_MASYR_KPC, PC, R0, V_SUN_X, V_SUN_Y
+from ..base.constants import KMS_PER_MASYR_KPC, PC, R0, V_SUN_X, V_SUN_Y
 
 __all__ = ["PhaseSpace", "galactocentric", "heliocentric", "phase_space"]
 

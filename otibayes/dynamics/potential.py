@@ -4,6 +4,7 @@ The default, `MILKY_WAY`, is the four-component model of Price-Whelan et al. 202
 closed form so that v_circ(R0) is 229 km/s for every theta.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import constants as const
-from ..parameters import TABLE, Parameter, parameters_type
+from ..base import constants as const
+from ..base.parameters import TABLE, Parameter, parameters_type
 from .logarithm import log1p
 
 __all__ = [
@@ -142,6 +143,17 @@ MILKY_WAY = MassModel(
     allowed=lambda theta: halo_mass(theta) > const.M_HALO_FLOOR,
     limits={"m_disk": heaviest_disk},
 )
+
+
+def prior_grid(model: MassModel) -> list[Any]:
+    """Allowed corners of the prior, the middles of its edges and its centre; Gaussian priors reach to 3 sigma."""
+    axes = []
+    for p in model.parameters:
+        sd = p.prior_sd or np.inf
+        low, high = max(p.low, p.fiducial - 3 * sd), min(p.high, p.fiducial + 3 * sd)
+        axes.append((low, p.fiducial, high) if p.prior_sd is None else (low, high))
+    points = [model.Parameters(*map(float, point)) for point in itertools.product(*axes)]
+    return [theta for theta in points if bool(model.allowed(theta))]
 
 
 def forces(R: Any, z: Any, theta: Any, model: MassModel = MILKY_WAY) -> tuple[jax.Array, jax.Array]:

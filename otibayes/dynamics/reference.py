@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import constants as const
-from ..errors import InputError
+from ..base import constants as const
+from ..base.errors import InputError
 from .frame import PhaseSpace
 from .potential import MILKY_WAY, MassModel, halo_mass
 

@@ -1,14 +1,14 @@
 """The generative path: abundances ~ a Gaussian process over actions, sampled with NUTS."""
 
 from .checkpoint import FORGETFUL, differences, open_checkpoint
+from .cosine_sums import Moments
 from .data import Data, prepare
 from .field import Drawn, Field, draw_all
 from .likelihood import LIKELIHOODS, Likelihood
-from .moments import Moments
-from .needs import needs, needs_of
 from .nuts import Settings as NutsSettings
+from .posterior import Posterior, check_surface, sample_posterior
 from .priors import sample_parameters
-from .sample import Posterior, check_surface, sample_posterior
+from .requirements import requirements_of, requires
 
 __all__ = [
     "FORGETFUL",
@@ -23,8 +23,8 @@ __all__ = [
     "check_surface",
     "differences",
     "draw_all",
-    "needs",
-    "needs_of",
+    "requires",
+    "requirements_of",
     "open_checkpoint",
     "prepare",
     "sample_parameters",

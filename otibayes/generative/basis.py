@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from tinygp import kernels
 
-from ..errors import InputError
+from ..base.errors import InputError
 
 __all__ = [
     "KERNELS",

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..errors import InputError
-from ..files import write_whole
+from ..base.errors import InputError
+from ..base.files import write_whole
 
 __all__ = ["FORGETFUL", "Checkpoint", "differences", "open_checkpoint"]
 

@@ -1,6 +1,5 @@
 """The stars as the likelihood sees them: actions and sums as functions of theta, and abundances in fixed units."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,20 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..dynamics import MassModel, PhaseSpace, focal_length, galactocentric
-from ..errors import InputError
-from ..parallel import threaded
-from ..parameters import Parameter
+from ..base.errors import InputError
+from ..base.parameters import Parameter
+from ..dynamics import MassModel
+from ..dynamics.trend import inputs
+from ..stars.preparation import PreparedStars
 from .basis import Basis, make_basis, reduced, spectrum
 from .classes import Classes, classify
-from .moments import Moments, gram
-from .passes import all_actions, all_moments, inputs_at, vector
-from .tails import student_weights
+from .cosine_sums import Moments, gram
+from .student_weights import student_weights
+from .sums import all_actions, all_moments, inputs_at, vector
 
 __all__ = [
     "Calls",
     "Data",
-    "corners",
     "from_unbounded",
     "prepare",
     "to_unbounded",
@@ -165,52 +164,27 @@ def _together(found: Moments) -> Moments:
     return jax.tree.map(lambda leaf: leaf.sum(0), found)
 
 
-def corners(model: MassModel) -> list[Any]:
-    """Allowed corners of the prior, the middles of its edges and its centre; Gaussian priors to 3 sigma."""
-    axes = []
-    for p in model.parameters:
-        sd = p.prior_sd or np.inf
-        low, high = max(p.low, p.fiducial - 3 * sd), min(p.high, p.fiducial + 3 * sd)
-        axes.append((low, p.fiducial, high) if p.prior_sd is None else (low, high))
-    points = [model.Parameters(*map(float, point)) for point in itertools.product(*axes)]
-    return [theta for theta in points if bool(model.allowed(theta))]
-
-
 def prepare(
-    stars: Any,
-    elements: Sequence[str],
-    model: MassModel,
-    delta: Any = "orbit",
-    extra: Sequence[str] = (),
-    error_classes: int = 0,
-    tails: float | None = None,
+    prepared: PreparedStars, extra: Sequence[str] = (), error_classes: int = 0, tails: float | None = None
 ) -> Data:
-    """What the likelihood needs of `stars` (`otibayes.Stars`), all of which have all `extra`.
+    """What the likelihood needs of `prepare_stars`' stars, all of which have all `extra`.
 
     Where an abundance is NaN, the star's others still serve.
 
     `error_classes` 0 takes all stars for equally well measured, errors being a part of the scatter; a positive number
     adds the errors of each to the scatter, in as many classes of like errors. `tails`, degrees of freedom of a Student
-    t, gives stars the weights that it would about a first field in the fiducial model. Stars unbound or unsolved at any
-    allowed point of a coarse grid over the prior are left out, for every theta alike.
+    t, gives stars the weights that it would about a first field in the fiducial model.
 
     Raises `InputError` for fewer than 30 stars, an element or extra column that does not vary or that few have,
     elements that determine one another, or one star that makes most of an element's scatter.
     """
-    vectors = jnp.asarray(stars.heliocentric)
-    fiducial = model.Parameters()
-    if isinstance(delta, str):
-        delta = focal_length(PhaseSpace(*map(np.asarray, galactocentric(vectors, fiducial))), fiducial, delta, model)
-    delta = jnp.broadcast_to(jnp.asarray(delta, float), vectors.shape[:1])
-    Y = np.stack([np.asarray(stars.abundances[e], float) for e in elements], 1)
-    errors = [np.asarray(stars.errors[e], float) if e in stars.errors else np.zeros(len(Y)) for e in elements]
-    variance = np.nan_to_num(np.stack(errors, 1)) ** 2 if error_classes else None
-
-    x = np.stack(threaded("prior", "point")(lambda theta: inputs_at(theta, vectors, delta, model), corners(model)))
+    stars, elements, model = prepared.stars, prepared.elements, prepared.model
+    vectors, delta, Y = jnp.asarray(stars.heliocentric), jnp.asarray(prepared.delta), prepared.labels
+    variance = np.nan_to_num(prepared.errors) ** 2 if error_classes else None
     member, classes = classify(np.isfinite(Y), variance, error_classes)
-    kept = np.flatnonzero(np.isfinite(x).all((0, 2)) & (member >= 0))
+    kept = np.flatnonzero(member >= 0)
     if len(kept) < _LEAST_STARS:
-        raise InputError(f"only {len(kept)} stars can be used, of {len(x[0])}; the model needs {_LEAST_STARS} or more")
+        raise InputError(f"only {len(kept)} stars can be used, of {len(Y)}; the model needs {_LEAST_STARS} or more")
     member = member[kept]
     seen = classes.observed[member]
     columns = dict(zip(elements, np.where(seen, Y[kept], np.nan).T, strict=True))
@@ -223,19 +197,19 @@ def prepare(
     linear = _standard({name: np.asarray(stars.extra[name])[kept] for name in extra})[0] if extra else None
     weight = np.ones(len(kept))
     if tails is not None:
-        points = inputs_at(fiducial, vectors[kept], delta[kept], model)
+        points = inputs_at(model.Parameters(), vectors[kept], delta[kept], model)
         weight = student_weights(points, linear, np.where(seen, Y, 0.0), seen, tails)
     return Data(
         vectors[kept],
         delta[kept],
         jnp.asarray(np.where(seen, Y, 0.0)),
         np.where(seen, own, np.inf),
-        tuple(elements),
+        elements,
         centre,
         scale,
         Classes(classes.observed[there], classes.variance[there] / scale**2),
         tuple(np.flatnonzero(member == c) for c in there),
-        np.stack([x[:, kept].min((0, 1)), x[:, kept].max((0, 1))]),
+        np.asarray(inputs(jnp.asarray(prepared.extent))),
         kept,
         weight,
         model,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from tinygp import GaussianProcess, kernels
 
-from ..smooth import wide_terms
+from ..dynamics.trend import wide_terms
 from .basis import Basis, even_kernel, prior_covariance
 from .classes import Classes
 from .statistic import WIDTH, Statistic

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from ..parallel import threaded
-from ..smooth import wide_terms
+from ..base.parallel import threaded
+from ..dynamics.trend import wide_terms
 from .basis import Basis, prior_covariance, size
 from .data import Data
 from .likelihood import Call, Likelihood, Recorder
-from .passes import inputs_at
 from .statistic import Statistic, design
+from .sums import inputs_at
 
 __all__ = [
     "Call",

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InputError
-from ..smooth import inputs
+from ..base.errors import InputError
+from ..dynamics.trend import inputs
 from .data import Data
 from .density import dense_log_likelihood, hilbert_log_likelihood
 from .statistic import Statistic, condensed

@@ -16,7 +16,7 @@ from numpyro.infer import NUTS
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from ..parallel import cores
+from ..base.parallel import cores
 from .checkpoint import FORGETFUL, Checkpoint
 
 __all__ = ["LEAST_DRAWS", "Settings", "sample_nuts"]

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
+from ..base.parameters import Parameter
 from ..dynamics import MassModel
-from ..parameters import Parameter
 
 __all__ = ["prior", "sample_parameters"]
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..smooth import wide_terms
+from ..dynamics.trend import wide_terms
 from .basis import Basis, combinations, features
-from .moments import Moments, gram, moments, projection
+from .cosine_sums import Moments, gram, moments, projection
 
 __all__ = ["WIDTH", "Statistic", "condensed", "design", "statistic"]
 

@@ -11,7 +11,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import Table
 
-from ..errors import InputError
+from ..base.errors import InputError
 from .stars import Provenance, Stars, first_reason, in_words
 from .table import column_values, read_table, similar_names, table_meta
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import constants as const
+from ..base import constants as const
 
 __all__ = ["LABELS", "Label", "mean_labels", "scatter", "scatter_covariance"]
 

@@ -20,10 +20,10 @@ import numpy as np
 from astropy.table import Table
 from tqdm import tqdm
 
-from .. import constants as const
+from ..base import constants as const
+from ..base.errors import InputError
+from ..base.parameters import Parameters
 from ..dynamics.potential import halo_mass
-from ..errors import InputError
-from ..parameters import Parameters
 from .labels import LABELS, Label, mean_labels, scatter
 from .orbits import Orbits, integrate
 from .sky import EARLIEST, FOOTPRINTS, Footprint, footprint_of, icrs, observe

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from astropy.table import Table
 
-from ..errors import InputError
+from ..base.errors import InputError
 from .cuts import CUTS, columns_of
 from .survey import Catalogue, Distance, book
 from .table import META_KEY, column_names, column_values, similar_names

@@ -8,7 +8,7 @@ import astropy.coordinates as coord
 import astropy.units as u
 import numpy as np
 
-from .. import constants as const
+from ..base import constants as const
 from .orbits import Orbits
 
 __all__ = ["EARLIEST", "FOOTPRINTS", "Footprint", "footprint_of", "icrs", "observe"]

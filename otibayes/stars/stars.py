@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..base.errors import InputError
 from ..dynamics.frame import heliocentric
-from ..errors import InputError
 from .table import similar_names
 
 __all__ = ["Provenance", "Stars", "first_reason", "in_words"]

@@ -10,7 +10,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import Table
 
-from ..errors import InputError
+from ..base.errors import InputError
 from .table import column_names, column_values, read_columns, similar_names
 
 __all__ = ["Catalogue", "Distance", "book"]

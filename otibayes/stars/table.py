@@ -17,8 +17,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from ..errors import InputError
-from ..files import write_whole
+from ..base.errors import InputError
+from ..base.files import write_whole
 
 __all__ = [
     "META_KEY",

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .constants import PC, R0
-from .dynamics import MassModel
-from .dynamics.potential import circular_velocity_squared, density, forces
-from .modelfile import mass_model_of
+from ..base.constants import PC, R0
+from ..dynamics import MassModel
+from ..dynamics.potential import circular_velocity_squared, density, forces
+from ..generative.model_files import mass_model_of
 
 __all__ = ["curves", "profiles"]
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .classical.joint import Joint, joint_gls, joint_product
-from .dynamics import MILKY_WAY, MassModel
-from .errors import InputError
-from .schema import joint_constraints
+from ..base.errors import InputError
+from ..classical.groups import joint_constraints
+from ..classical.joint import Joint, joint_gls, joint_product
+from ..dynamics import MILKY_WAY, MassModel
 
 if TYPE_CHECKING:  # pandas is slow to import
     import pandas as pd

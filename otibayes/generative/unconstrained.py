@@ -15,16 +15,16 @@ from numpyro.infer import init_to_feasible
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from tqdm.auto import tqdm
 
+from ..base.errors import InputError
+from ..base.parallel import Map
 from ..dynamics import MassModel
-from ..errors import InputError
-from ..parallel import Map
 from .basis import Basis
 from .checkpoint import FORGETFUL, Checkpoint
 from .data import Calls, Data, from_unbounded
 from .density import variance_ratio
-from .expansion import Exact, passes
 from .likelihood import Likelihood, Recorder
-from .passes import moments_at
+from .sums import moments_at
+from .surface import Exact, passes
 
 __all__ = ["BASIS_THETAS", "Model", "Space", "peak", "space_of"]
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .dynamics import MassModel, action_angle, galactocentric
+from ..base.parallel import threaded
+from ..dynamics import MassModel, action_angle, galactocentric
+from ..dynamics.trend import inputs, wide_terms
+from ..generative.field import Call, Sums, posterior_coefficients
+from ..generative.model_files import mass_model_of
+from ..generative.statistic import WIDTH, design
 from .field import basis_of, extra_of
-from .generative.field import Call, Sums, posterior_coefficients
-from .generative.statistic import WIDTH, design
-from .modelfile import mass_model_of
-from .parallel import threaded
-from .smooth import inputs, wide_terms
 
 __all__ = ["COEFFICIENTS", "null_test"]
 

@@ -8,8 +8,10 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
-from .generative import Data, Drawn, Field, Posterior
-from .schema import quantities
+from ..results.schema import quantities
+from .data import Data
+from .field import Drawn, Field
+from .posterior import Posterior
 
 __all__ = ["convergence", "field_group", "posterior_groups"]
 

@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..classical.deviation import Neighbours, deviation
-from ..classical.fourier import design
-from ..classical.objective import Settings
-from ..classical.scan import Scan, scan
-from ..dynamics import phase_space
-from ..errors import InputError
-from ..inference import ClassicalProblem
-from ..nodes import Nodes
-from ..parameters import Parameters
+from ...base.errors import InputError
+from ...base.nodes import Nodes
+from ...base.parameters import Parameters
+from ...classical.deviation import Neighbours, deviation
+from ...classical.fit import errors_of
+from ...classical.fourier import design
+from ...classical.objective import Settings
+from ...classical.scan import Scan, scan
+from ...dynamics import phase_space
+from ...stars.preparation import PreparedStars
 from .figure import POSTERIOR, TRUTH, bracketed, new_figure
 
 __all__ = ["plot_coefficients", "plot_deviations"]
@@ -31,7 +32,7 @@ _TERMS = (
 
 
 def plot_deviations(
-    problem: ClassicalProblem,
+    problem: PreparedStars,
     element: str,
     m_disk: Sequence[float] = (0.4, 1.0, 1.6),
     theta: Any = None,
@@ -42,8 +43,8 @@ def plot_deviations(
     """Deviation of one element against theta_z in mass models of several disk masses (PW21, Figure 5).
 
     Each panel: means in bins of theta_z, for the eye only; the Fourier series of every bootstrap resample; and the mean
-    cos 2 theta_z term of them all, which is flat in the right model. `problem` from `oti.classical_problem`; the other
-    parameters are those of `theta` (default: fiducial).
+    cos 2 theta_z term of them all, flat in the right model. `problem` from `oti.prepare_stars` with a method; the
+    other parameters are those of `theta` (default: fiducial).
     """
     place = _place(problem, element)
     theta = Parameters() if theta is None else theta
@@ -87,7 +88,7 @@ def plot_deviations(
 
 
 def plot_coefficients(
-    problem: ClassicalProblem,
+    problem: PreparedStars,
     element: str,
     values: Sequence[float] = _GRID,
     theta: Any = None,
@@ -127,14 +128,14 @@ def plot_coefficients(
     return figure
 
 
-def _place(problem: ClassicalProblem, element: str) -> int:
+def _place(problem: PreparedStars, element: str) -> int:
     if element not in problem.elements:
         raise InputError(f"element {element} is not in the problem; found: {', '.join(problem.elements)}")
     return problem.elements.index(element)
 
 
 def _scan(
-    problem: ClassicalProblem,
+    problem: PreparedStars,
     place: int,
     theta: Any,
     values: Sequence[float],
@@ -145,10 +146,11 @@ def _scan(
 ) -> Scan:
     if bootstraps < 2:
         raise InputError(f"errors need at least 2 bootstraps, got {bootstraps}")
+    sigma = errors_of(problem)
     return scan(
         problem.stars,
         problem.labels[:, [place]],
-        None if problem.sigma is None else problem.sigma[:, [place]],
+        None if sigma is None else sigma[:, [place]],
         theta,
         np.sort(np.asarray(values, float)),
         actions=problem.actions,

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
 
-from .. import surface as response
+from ..base import surface as response
+from ..base.errors import InputError
+from ..base.nodes import Nodes
+from ..base.parallel import Map, threaded
 from ..dynamics import MassModel
-from ..errors import InputError
-from ..nodes import Nodes
-from ..parallel import Map, threaded
 from .data import Data, from_unbounded, to_unbounded
-from .passes import moments_and_pullback, moments_at
 from .statistic import Statistic, condensed
+from .sums import moments_and_pullback, moments_at
 
 __all__ = [
     "Exact",

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..dynamics import MILKY_WAY, MassModel
-from ..errors import InputError
-from ..tables import excluding, joint_of
+from ...base.errors import InputError
+from ...dynamics import MILKY_WAY, MassModel
+from ..table_1 import excluding, joint_of
 from .figure import DASHES, ELEMENTS, JOINT, TRUTH, axis_label, bracketed, ellipses, new_figure
 
 __all__ = ["plot_constraint", "plot_projections"]

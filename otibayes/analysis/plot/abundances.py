@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from scipy.optimize import least_squares
 from scipy.stats import binned_statistic_2d
 
-from ..dynamics import PhaseSpace, action_angle, phase_space
-from ..errors import InputError
-from ..parameters import Parameters
-from ..stars import Stars
-from ..stars.orbits import integrate
+from ...base.errors import InputError
+from ...base.parameters import Parameters
+from ...dynamics import PhaseSpace, action_angle, phase_space
+from ...stars import Stars
+from ...stars.orbits import integrate
 from .figure import bracketed, new_figure
 
 __all__ = ["plot_mean_abundances", "plot_orbits"]

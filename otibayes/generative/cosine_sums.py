@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..smooth import wide_terms
+from ..dynamics.trend import wide_terms
 from .basis import Basis, cosines
 
 __all__ = ["Moments", "gram", "moments", "projection"]

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import gaussian_kde
 
-from ..compare import check_pair
-from ..errors import InputError
+from ...base.errors import InputError
+from ..comparison import check_pair
 from .figure import ELEMENTS, JOINT, POSTERIOR, TRUTH, axis_label, ellipses, new_figure
 
 __all__ = ["plot_comparison"]

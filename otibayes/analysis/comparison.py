@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
-from .surface import Region, reader
+from ..base.errors import InputError
+from ..base.surface import Region, reader
 
 if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imported with the package
     import pandas as pd

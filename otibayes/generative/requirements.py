@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from ..dynamics import MILKY_WAY, MassModel
 
-__all__ = ["Needs", "needs", "needs_of"]
+__all__ = ["Requirements", "requires", "requirements_of"]
 
 
-class Needs(NamedTuple):
+class Requirements(NamedTuple):
     """`mass_model` in place of the default one; `extra`, columns of the stars on which abundances depend linearly, with
     wide priors (`Stars.extra`); `tails`, the degrees of freedom of a Student t whose weights the stars get."""
 
@@ -17,18 +17,18 @@ class Needs(NamedTuple):
     tails: float | None = None
 
 
-def needs(
+def requires(
     mass_model: MassModel = MILKY_WAY, extra: Sequence[str] = (), tails: float | None = None
 ) -> Callable[[Any], Any]:
-    """A decorator of a model: see `Needs`."""
+    """A decorator of a model: see `Requirements`."""
 
     def mark(model: Any) -> Any:
-        model.needs = Needs(mass_model, tuple(extra), tails)
+        model.requirements = Requirements(mass_model, tuple(extra), tails)
         return model
 
     return mark
 
 
-def needs_of(model: Any) -> Needs:
+def requirements_of(model: Any) -> Requirements:
     """What a model asks for; nothing by default."""
-    return getattr(model, "needs", Needs())
+    return getattr(model, "requirements", Requirements())

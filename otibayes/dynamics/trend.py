@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .constants import R0, V_CIRC
+from ..base.constants import R0, V_CIRC
 
 __all__ = ["inputs", "less_wide_terms", "wide_terms"]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import xarray as xr
 
-from .dynamics import MassModel
-from .errors import InputError
-from .generative import Likelihood, needs_of
-from .origins import digest
+from ..base.errors import InputError
+from ..dynamics import MassModel
+from ..results.provenance import digest
+from .likelihood import Likelihood
+from .requirements import requirements_of
 
 __all__ = ["Model", "extra_columns", "load_model", "mass_model_of", "named_model"]
 
@@ -40,7 +41,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     A file must define one public function named as the file or `model`, of one argument, the `Likelihood`. Raises
     `InputError` otherwise.
     """
-    from . import models
+    from .. import models
 
     name = os.fspath(name_or_path)
     if not name.endswith(".py"):
@@ -74,10 +75,10 @@ def mass_model_of(posterior: xr.DataTree, given: MassModel | None = None) -> Mas
 
     Raises `InputError` where its parameters are not those of the result.
     """
-    from . import models
+    from .. import models
 
     name = json.loads(posterior.attrs["settings"]).get("model", "")
-    model = given or needs_of(getattr(models, name, None)).mass_model
+    model = given or requirements_of(getattr(models, name, None)).mass_model
     wanted = posterior.attrs["parameters"]
     if ",".join(model.Parameters._fields) != wanted:
         raise InputError(f"the result's parameters are {wanted}, the mass model's are not; give its own as mass_model")
@@ -86,4 +87,4 @@ def mass_model_of(posterior: xr.DataTree, given: MassModel | None = None) -> Mas
 
 def extra_columns(model: str | os.PathLike[str] | Model) -> tuple[str, ...]:
     """Names of the columns besides abundances that a generative model asks of the stars, such as LOGG and TEFF."""
-    return needs_of(named_model(model)[1]).extra
+    return requirements_of(named_model(model)[1]).extra

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .dynamics import MILKY_WAY, MassModel
-from .stars import Stars
+from ..dynamics import MILKY_WAY, MassModel
+from ..stars import Stars
 
-__all__ = ["digest", "identity", "origins"]
+__all__ = ["digest", "origins"]
 
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "numpy", "scipy")
 _PLACES = ((4.0, 0.1), (9.0, 1.0))  # R, z [kpc], at which a mass model shows what it is
@@ -43,11 +43,6 @@ def origins(
         "mass model": f"{','.join(model.Parameters._fields)} {digest(table + _digest_of(potential))[:16]}",
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-
-
-def identity(stars: Stars, elements: Sequence[str] | None, seed: int, settings: Mapping[str, Any]) -> str:
-    """A digest of `origins`."""
-    return digest(json.dumps(origins(stars, elements, seed, settings), sort_keys=True))
 
 
 def digest(text: str) -> str:

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..constants import R0
-from ..dynamics import phase_space
-from ..errors import InputError
-from ..parameters import Parameters
-from ..stars import Stars
+from ...base.constants import R0
+from ...base.errors import InputError
+from ...base.parameters import Parameters
+from ...dynamics import phase_space
+from ...stars import Stars
 from .figure import TRUTH, bracketed, new_figure
 
 __all__ = ["plot_selection"]

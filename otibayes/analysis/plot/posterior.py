@@ -8,12 +8,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..constants import R0, V_CIRC
-from ..curves import curves, profiles
-from ..dynamics import MassModel
+from ...base.constants import R0, V_CIRC
+from ...dynamics import MassModel
+from ...generative.model_files import mass_model_of
 from ..field import field_at, vertical_plane
-from ..modelfile import mass_model_of
-from ..nulltest import null_test
+from ..null_test import null_test
+from ..profiles import curves, profiles
 from .figure import POSTERIOR, TRUTH, bracketed, new_figure
 
 __all__ = ["plot_field", "plot_null_test", "plot_profiles"]

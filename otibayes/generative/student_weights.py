@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..smooth import wide_terms
+from ..dynamics.trend import wide_terms
 from .basis import features, make_basis, spectrum
 
 __all__ = ["student_weights"]

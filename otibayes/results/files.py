@@ -5,8 +5,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from .errors import InputError
-from .files import write_whole
+from ..base.errors import InputError
+from ..base.files import write_whole
 from .schema import KINDS, SCHEMA
 
 __all__ = ["load", "save"]

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .constants import R0, V_CIRC
-from .dynamics import MassModel, PhaseSpace, action_angle, galactocentric
-from .errors import InputError
-from .generative.basis import Basis
-from .generative.statistic import design
-from .modelfile import mass_model_of
-from .smooth import inputs
+from ..base.constants import R0, V_CIRC
+from ..base.errors import InputError
+from ..dynamics import MassModel, PhaseSpace, action_angle, galactocentric
+from ..dynamics.trend import inputs
+from ..generative.basis import Basis
+from ..generative.model_files import mass_model_of
+from ..generative.statistic import design
 
 __all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..nodes import Nodes
-from ..surface import Region, draw, fit, nodes, predict, reader
+from ..base.nodes import Nodes
+from ..base.surface import Region, draw, fit, nodes, predict, reader
 from .objective import Coefficients
 
 __all__ = ["LabelSurface", "Pool", "covering", "outermost"]

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..base.parallel import BLOCK, cores, in_blocks
 from ..dynamics import MassModel, galactocentric, star_actions
-from ..parallel import BLOCK, cores, in_blocks
-from ..smooth import inputs
+from ..dynamics.trend import inputs
 from .basis import Basis
-from .moments import Moments, moments
+from .cosine_sums import Moments, moments
 
 __all__ = ["all_actions", "all_moments", "boxed", "inputs_at", "moments_and_pullback", "moments_at", "vector"]
 

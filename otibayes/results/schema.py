@@ -1,0 +1,134 @@
+"""What a result holds: the one schema of both paths.
+
+A result is an `xarray.DataTree` whose `posterior` group holds the parameters and the derived quantities over (chain,
+draw): draws of the posterior, or bootstrap replicates of the classical fit, which have an `element` dimension too.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from ..dynamics import MassModel, derived_quantities
+from ..stars import Stars
+
+__all__ = [
+    "DERIVED",
+    "KINDS",
+    "SCHEMA",
+    "as_tree",
+    "constant_data",
+    "derived_of",
+    "quantities",
+]
+
+# TeX symbol and unit of the derived quantities, as `otibayes.derived_quantities` names them
+DERIVED = {
+    "M_disk": (r"M_{\rm disk}", "Msun"),
+    "M_disk_over_M_halo": (r"M_{\rm disk}/M_{\rm halo}", ""),
+    "Sigma_1p1": (r"\Sigma_{1.1}", "Msun/pc^2"),
+    "rho_DM": (r"\rho_{\rm DM}", "Msun/pc^3"),
+    "K_z_1p1": (r"|K_z|_{1.1}", "km^2/s^2/kpc"),
+}
+SCHEMA = 2
+KINDS = {"classical": "classical fit", "posterior": "posterior"}
+_PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
+
+
+def _described(name: str, model: MassModel) -> dict[str, Any]:
+    """Attributes of a parameter or derived quantity: its unit, its symbol, its bounds if any."""
+    for p in model.parameters:
+        if p.name == name:
+            return {"units": p.unit, "symbol": p.symbol, "low": p.low, "high": p.high}
+    symbol, unit = DERIVED.get(name, (name, ""))
+    return {"units": unit, "symbol": symbol}
+
+
+def derived_of(values: np.ndarray, model: MassModel) -> dict[str, np.ndarray]:
+    """Derived quantities (...) of parameter values (..., P), in the order of `DERIVED`."""
+    flat = jnp.asarray(values).reshape(-1, values.shape[-1])
+    found = jax.jit(jax.vmap(lambda theta: derived_quantities(model.Parameters(*theta), model)))(flat)
+    order = [*(n for n in DERIVED if n in found), *(n for n in found if n not in DERIVED)]
+    return {name: np.asarray(found[name]).reshape(values.shape[:-1]) for name in order}
+
+
+def quantities(values: np.ndarray, dims: tuple[str, ...], model: MassModel) -> dict[str, Any]:
+    """Variables of parameters (..., P) and of all that derives from them."""
+    named = {p.name: values[..., i] for i, p in enumerate(model.parameters)} | derived_of(values, model)
+    return {name: (dims, array, _described(name, model)) for name, array in named.items()}
+
+
+def constant_data(stars: Stars, elements: Sequence[str], delta: np.ndarray, extra: Sequence[str] = ()) -> xr.Dataset:
+    """Of the stars used: where they are in the catalogue, what was measured, and Delta."""
+    row = np.arange(len(stars)) if stars.row is None else np.asarray(stars.row)
+    missing = np.full(len(stars), np.nan)
+    errors = np.stack([stars.errors.get(e, missing) for e in elements], 1)
+    return xr.Dataset(
+        {
+            "row": ("star", row, {"long_name": "row of the catalogue, from 0"}),
+            "abundances": (("star", "element"), np.stack([stars.abundances[e] for e in elements], 1), {"units": "dex"}),
+            "abundance_errors": (("star", "element"), errors, {"units": "dex"}),
+            "delta": ("star", delta, {"units": "kpc"}),
+            "heliocentric": (
+                ("star", "coordinate"),
+                np.asarray(stars.heliocentric),
+                {"units": "kpc, km/s", "long_name": "position and velocity relative to the Sun, Galactocentric axes"},
+            ),
+            **{name: ("star", np.asarray(stars.extra[name])) for name in extra},
+        },
+        {"element": list(elements), "coordinate": ["x", "y", "z", "vx", "vy", "vz"]},
+        {"extra": ",".join(extra)},
+    )
+
+
+def _truth(stars: Stars, model: MassModel) -> dict[str, float]:
+    """Parameters of a synthetic catalogue's mass model, and what derives from them; empty for real stars."""
+    given = dict(stars.provenance.truth)
+    truth = {p.name: float(given[p.name]) for p in model.parameters if p.name in given}
+    if len(truth) < len(model.parameters):
+        return truth
+    values = np.array([truth[p.name] for p in model.parameters])
+    return truth | {name: float(value) for name, value in derived_of(values, model).items()}
+
+
+def as_tree(
+    kind: str,
+    groups: Mapping[str, xr.Dataset],
+    stars: Stars,
+    elements: Sequence[str],
+    seed: int,
+    settings: Mapping[str, Any],
+    model: MassModel,
+    name: str,
+) -> xr.DataTree:
+    provenance = stars.provenance
+    attributes = {
+        "otibayes_kind": kind,
+        "otibayes_schema": SCHEMA,
+        "identity": name,
+        "elements": ",".join(elements),
+        "stars": len(stars),
+        "seed": seed,
+        "settings": json.dumps(dict(settings)),
+        "versions": json.dumps({name: importlib.metadata.version(name) for name in _PACKAGES}),
+        "catalogue": provenance.source,
+        "catalogue_sha256": provenance.sha256,
+        "dropped": json.dumps(dict(provenance.dropped)),
+        "provenance": json.dumps(asdict(provenance)),
+        "truth": json.dumps(_truth(stars, model)),
+        "parameters": ",".join(p.name for p in model.parameters),
+    }
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **{n: _numbered(g) for n, g in groups.items()}})
+
+
+def _numbered(group: xr.Dataset) -> xr.Dataset:
+    """With coordinates along chain and draw, which some of ArviZ' plots need."""
+    return group.assign_coords(
+        {d: np.arange(group.sizes[d]) for d in ("chain", "draw") if d in group.dims and d not in group.coords}
+    )

@@ -1,0 +1,158 @@
+"""Stars made ready for both paths: elements, labels, errors, focal lengths, and which stars are left out and why."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..base.errors import InputError
+from ..base.parallel import threaded
+from ..dynamics import (
+    MILKY_WAY,
+    MassModel,
+    SampleActions,
+    Status,
+    action_angle,
+    actions_of,
+    focal_length,
+    phase_space,
+    prior_grid,
+)
+from .stars import Stars
+
+__all__ = ["PreparedStars", "delta_setting", "prepare_stars"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedStars:
+    """The N `stars` that a path uses, their E `elements`, and focal lengths `delta` (N,) [kpc].
+
+    `labels` and `errors` (N, E) [dex]; a label is NaN where it is missing, an error where there is none. `extent`
+    (2, 3) [kpc km/s] holds the least and largest J_R, L_z, J_z over the prior. `actions(w, theta)` finds actions and
+    angles of these stars in the mass `model`. What was left out is counted in `stars.provenance`.
+    """
+
+    stars: Stars
+    elements: tuple[str, ...]
+    delta: np.ndarray
+    labels: np.ndarray
+    errors: np.ndarray
+    extent: np.ndarray
+    actions: SampleActions
+
+    def __len__(self) -> int:
+        return len(self.stars)
+
+    @property
+    def model(self) -> MassModel:
+        """The mass model in which actions are found."""
+        return self.actions.model
+
+
+def prepare_stars(
+    stars: Stars,
+    elements: Sequence[str] | None = None,
+    delta: Any = "orbit",
+    model: MassModel = MILKY_WAY,
+    method: str | None = None,
+    extra: Sequence[str] = (),
+    every: bool = True,
+) -> PreparedStars:
+    """The stars that have what a path needs, everywhere in the prior.
+
+    `elements`: None takes all; with `every` a star needs all of them, else one. `delta`: a number or (N,) [kpc],
+    "local" or "orbit" (`focal_length` in the fiducial model). `method`: the action finder whose angles a star must
+    have; None asks for actions by the Staeckel fudge only. `extra`: columns of `Stars.extra` that a star must have. A
+    star without actions at any point of `prior_grid` is left out, for every theta alike.
+
+    Raises `InputError` for an unknown or repeated element, a missing extra column, a delta of another shape, or where
+    no star is left.
+    """
+    elements = _element_names(stars, elements)
+    total = len(stars)
+    if not isinstance(delta, str) and np.shape(delta) not in ((), (total,)):
+        raise InputError(f"delta has shape {np.shape(delta)}; give one number, or one for each of {total} stars")
+    rows = np.arange(len(stars))
+    for name in extra:
+        if name not in stars.extra:
+            raise InputError(f"the model needs {name} of every star; read it with read_stars(..., extra=['{name}'])")
+        known = np.isfinite(stars.extra[name])
+        stars, rows = _without(stars, known, f"{name} missing"), rows[known]
+    labels = np.stack([np.asarray(stars.abundances[e], float) for e in elements if e in stars.abundances], 1)
+    present = np.isfinite(labels).all(1) if every else np.isfinite(labels).any(1)
+    stars, rows = stars.with_elements(elements, every), rows[present]
+    if isinstance(delta, str):
+        delta = focal_length(phase_space(stars, model.Parameters()), model.Parameters(), delta, model)
+    else:
+        delta = np.broadcast_to(np.asarray(delta, float), (total,))[rows]
+
+    def actions(theta: Any) -> np.ndarray:
+        return actions_of(phase_space(stars, theta), theta, delta, model)
+
+    J = np.stack(threaded("prior", "point")(actions, prior_grid(model)))
+    solved = np.isfinite(J).all((0, 2))
+    stars, delta, J = _without(stars, solved, "undefined actions within the prior"), delta[solved], J[:, solved]
+    if method is not None:
+        solved = _has_angles(stars, delta, method, model)
+        stars, delta, J = _without(stars, solved, f"undefined angles by {method}"), delta[solved], J[:, solved]
+    if not len(stars):
+        raise InputError(f"actions and angles are found of none of {len(solved)} stars; check distances and velocities")
+    missing = np.full(len(stars), np.nan)
+    return PreparedStars(
+        stars,
+        elements,
+        delta,
+        np.stack([np.asarray(stars.abundances[e], float) for e in elements], 1),
+        np.stack([np.asarray(stars.errors.get(e, missing), float) for e in elements], 1),
+        np.stack([J.min((0, 1)), J.max((0, 1))]),
+        SampleActions(delta, method or "staeckel", model),
+    )
+
+
+def delta_setting(delta: Any) -> Any:
+    """`delta` as it is recorded in a result: a name, a number, or the digest of an array."""
+    if isinstance(delta, str):
+        if delta not in ("local", "orbit"):
+            raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {delta!r}")
+        return delta
+    values = np.asarray(delta, float)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise InputError("delta [kpc] must be positive and finite everywhere")
+    return float(values) if values.ndim == 0 else f"array {hashlib.sha256(values.tobytes()).hexdigest()}"
+
+
+def _element_names(stars: Stars, elements: Sequence[str] | None) -> tuple[str, ...]:
+    if isinstance(elements, str):
+        elements = (elements,)
+    names = tuple(stars.abundances) if elements is None else tuple(elements)
+    if not names:
+        raise InputError("no elements: the catalogue has no abundances, or none was asked for")
+    repeated = sorted({e for e in names if names.count(e) > 1})
+    if repeated:
+        raise InputError(f"element {repeated[0]} is given twice; name each once")
+    return names
+
+
+def _without(stars: Stars, kept: np.ndarray, reason: str) -> Stars:
+    """The stars that a mask keeps; the others are counted in the provenance."""
+    lost = int(np.sum(~kept))
+    if not lost:
+        return stars
+    chosen = stars[kept]
+    return replace(chosen, provenance=replace(stars.provenance, dropped=(*stars.provenance.dropped, (reason, lost))))
+
+
+def _has_angles(stars: Stars, delta: np.ndarray, method: str, model: MassModel) -> np.ndarray:
+    """Which stars' angles a method finds in the fiducial model and at the ends of every parameter's range."""
+    fiducial = model.Parameters()
+    thetas = [fiducial]
+    if method != "o2gf":  # seconds a star
+        ends = [fiducial._replace(**{p.name: end}) for p in model.parameters for end in (p.low, p.high)]
+        thetas += [theta for theta in ends if bool(model.allowed(theta))]
+    solved = np.ones(len(stars), bool)
+    for theta in thetas:
+        status = action_angle(phase_space(stars, theta), theta, method, delta, model).status
+        solved &= np.asarray(status) == Status.OK
+    return solved
