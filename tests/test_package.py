@@ -6,10 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"otibayes": ROOT / "otibayes", "otibayes/models": ROOT / "models"}
@@ -19,7 +23,7 @@ SOURCES = {"otibayes": ROOT / "otibayes", "otibayes/models": ROOT / "models"}
 
 def shipped_files():
     """Every file of the package by its path in the wheel: Python, and the data beside it."""
-    suffixes = {".py", ".ecsv", ".fits", ".toml"}
+    suffixes = {".py", ".ecsv", ".fits", ".toml", ".typed", ".html"}
     return {
         f"{where}/{path.relative_to(folder).as_posix()}"
         for where, folder in SOURCES.items()
@@ -74,6 +78,30 @@ def test_editable_install_finds_models(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, f"run `make env`: {done.stderr}"
     assert Path(done.stdout.strip()).name == "models"
+
+
+def test_the_wheel_is_typed(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assert "otibayes/py.typed" in archive.namelist()
+
+
+# ---- the lock file
+
+
+def test_lock_holds_every_dependency_at_a_version_that_fits():
+    """`make lock` writes it anew; a dependency of pyproject.toml that it lacks would be missed by `make env`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = map(Requirement, [*project["dependencies"], *chain(*project["optional-dependencies"].values())])
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = [Requirement(line.rstrip(" \\")) for line in lines if re.match(r"[a-z]", line)]
+    versions = {r.name: str(r.specifier).removeprefix("==") for r in locked}
+    wrong = {
+        str(r): versions.get(canonicalize_name(r.name))
+        for r in wanted
+        if r.name != project["name"] and not r.specifier.contains(versions.get(canonicalize_name(r.name), "0"))
+    }
+    assert not wrong, "run `make lock`"
+    assert len(lines) == sum(bool(re.match(r"[a-z]|    --hash=sha256:[0-9a-f]{64}", line)) for line in lines)
 
 
 # ---- imports run one way
