@@ -111,9 +111,8 @@ az.summary(post, var_names=["m_disk", "h_z", "z_sun", "vz_sun", "m_thick"], ci_p
 draws = post["posterior"].dataset
 for name in ("m_disk", "m_thick", "Sigma_1p1"):
     values, prior = draws[name], post["prior"].dataset[name]
-    print(
-        f"{name:10s} posterior {float(values.mean()):7.3f} +- {float(values.std()):.3f}, prior sd {float(prior.std()):.3f}"
-    )
+    mean, sd = float(values.mean()), float(values.std())
+    print(f"{name:10s} posterior {mean:7.3f} +- {sd:.3f}, prior sd {float(prior.std()):.3f}")
 
 # %%
 oti.plot_profiles(post, mass_model=second_disk)

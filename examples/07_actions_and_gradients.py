@@ -69,7 +69,7 @@ for name, slope in jacobian._asdict().items():
 # and vz_sun need the frame too. A function of theta alone does both:
 
 # %%
-from otibayes.dynamics import galactocentric  # noqa: E402
+from otibayes.dynamics import galactocentric
 
 
 def vertical_action(theta, star, delta):
@@ -96,4 +96,4 @@ drawn = axes[0].scatter(w.z[picked], w.vz[picked], c=aa.J_z[picked], s=5, vmax=4
 axes[0].set(xlabel="$z$ [kpc]", ylabel="$v_z$ [km/s]", xlim=(-1.5, 1.5), ylim=(-70, 70))
 figure.colorbar(drawn, ax=axes[0], label="$J_z$ [kpc km/s]", extend="max")
 axes[1].scatter(aa.theta_z, by_theta.m_disk / aa.J_z, s=3)
-axes[1].set(xlabel=r"$\theta_z$ [rad]", ylabel=r"$\partial \ln J_z / \partial m_{\rm disk}$")
+_ = axes[1].set(xlabel=r"$\theta_z$ [rad]", ylabel=r"$\partial \ln J_z / \partial m_{\rm disk}$")

@@ -7,6 +7,7 @@ give another folder. Outputs hold no times and no versions, so that the same res
 """
 
 import argparse
+import subprocess
 from pathlib import Path
 
 import jupytext
@@ -25,9 +26,7 @@ def executed(script: Path) -> nbformat.NotebookNode:
     """The notebook of a script, run in this folder; an error in a cell is raised."""
     notebook = jupytext.read(script)
     client = NotebookClient(notebook, timeout=LIMIT, resources={"metadata": {"path": str(HERE)}})
-    client.create_kernel_manager()
-    client.km.transport = "ipc"  # a local socket: no port, no warning
-    client.execute()
+    client.execute(stderr=subprocess.DEVNULL)  # of the kernel itself; what a cell says is an output
     for number, cell in enumerate(notebook.cells, 1):
         cell["id"] = f"cell-{number:02d}"
         cell.metadata.pop("execution", None)  # times
