@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 from astropy.table import Table
+from otibayes.stars.cuts import bits_unset, highest, in_polygon, red_clump
+from otibayes.stars.survey import book
 
 from otibayes.analysis.plot import plot_selection
 from otibayes.base.errors import InputError
 from otibayes.stars import parse_override, read_stars, recipes, select, write_table
-from otibayes.stars.cuts import bits_unset, highest, in_polygon, red_clump
 from otibayes.stars.selection import recipe
-from otibayes.stars.survey import book
 from otibayes.stars.table import META_KEY, column_names, read_columns
 
 N = 4000
