@@ -132,6 +132,8 @@ class Stars:
         unknown element, or where no star has them all.
         """
         elements = names_of(elements)
+        if not len(self):
+            raise InputError("there are no stars (0 rows); give some")
         lacking = self.lacking(elements, every)
         keep, dropped = first_reason(lacking, len(self))
         if not keep.any():

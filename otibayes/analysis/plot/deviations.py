@@ -16,7 +16,7 @@ from ...classical.objective import Settings
 from ...classical.scan import Scan, scan
 from ...dynamics import phase_space
 from ...stars.preparation import PreparedStars
-from .figure import POSTERIOR, TRUTH, bracketed, new_figure
+from .figure import POSTERIOR, TRUTH, bracketed, in_dex, new_figure
 
 __all__ = ["plot_coefficients", "plot_deviations"]
 
@@ -76,7 +76,7 @@ def plot_deviations(
         ax.tick_params(direction="in", top=True, right=True)
         height = max(height, np.nanquantile(np.abs(means), 0.9) * 1e3, np.abs(curves).max() * 1e3)
     axes[0].set(xlim=(0, 2 * np.pi), ylim=(-1.25 * height, 1.25 * height))
-    axes[0].set_ylabel(f"deviation of {bracketed(element)} [mdex]")
+    axes[0].set_ylabel(f"deviation of {in_dex(element, 'mdex')}")
     for kind, style in {
         "mean in bins": {"color": "black", "lw": 1.0},
         f"{bootstraps} bootstraps": {"color": POSTERIOR, "lw": 1.2},
