@@ -125,7 +125,7 @@ def check_model(model: Model, data: Data) -> None:
     if not finite:
         worst = culprits.most_common(1)[0][0]
         raise InputError(
-            f"the model's density is not finite at any of {_PRIOR_DRAWS} draws of its prior: see {worst!r}"
+            f"the model's density is not finite at any of {_PRIOR_DRAWS} draws of its prior; correct its site {worst!r}"
         )
     saved = [*free, *(name for name, site in sites.items() if site["type"] == "deterministic")]
     _check_names("site", [name for name in saved if name not in data.model.Parameters._fields])

@@ -24,6 +24,7 @@ __all__ = [
     "ellipses",
     "in_dex",
     "new_figure",
+    "thousandths",
 ]
 
 # Okabe & Ito (2008): told apart by all common kinds of colour vision; also by dashes, for print
@@ -51,15 +52,20 @@ def new_figure(width: float, height: float) -> Figure:
 def bracketed(element: str) -> str:
     """[Mg/Fe] for MG_FE or [Mg/Fe]; any other label as it is."""
     if not is_element(element):
-        return re.sub(r"([\\$])", r"\\\1", element)  # else the beginning of a formula
+        return element.replace("$", r"\$")  # which would begin a formula
     parts = re.split("[_/]", element.strip("[]").upper())
     above, below = (r"\alpha" if part == "ALPHA" else rf"\mathrm{{{part.capitalize()}}}" for part in parts)
     return f"$[{above}/{below}]$"
 
 
-def in_dex(element: str, unit: str = "dex") -> str:
+def in_dex(element: str) -> str:
     """An axis label of an element with its unit; the unit of any other label is not known."""
-    return f"{bracketed(element)} [{unit}]" if is_element(element) else bracketed(element)
+    return f"{bracketed(element)} [dex]" if is_element(element) else bracketed(element)
+
+
+def thousandths(element: str) -> str:
+    """The unit of a thousandth of a label."""
+    return "[mdex]" if is_element(element) else "[$10^{-3}$]"
 
 
 def axis_label(variable: xr.DataArray) -> str:
