@@ -1,7 +1,8 @@
 """Both paths side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,20 +16,33 @@ if TYPE_CHECKING:
 __all__ = ["demo", "make_comparison"]
 
 
-def write_comparison(classical: "xr.DataTree", posterior: "xr.DataTree", folder: Path) -> None:
-    """Table and figure into `folder`, each whole or not at all; the table and what to know of it on the terminal."""
+def write_comparison(
+    classical: "xr.DataTree",
+    posterior: "xr.DataTree",
+    folder: Path,
+    commands: Sequence[str],
+    pictures: Sequence[Any] = (),
+    run_file: str = "",
+) -> None:
+    """Table, figure and report into `folder`, each whole or not at all; the table and what to doubt on the terminal.
+
+    `commands`, `pictures` and `run_file` as in `otibayes.analysis.report.report`.
+    """
     from ..analysis.comparison import compare, describe, summary
     from ..analysis.plot import plot_comparison
+    from ..analysis.report import report
 
     table = compare(classical, posterior)
     figure = plot_comparison(classical, posterior)
+    page = report(classical, posterior, commands, pictures, run_file)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "comparison.csv", table.to_csv)
     write_whole(folder / "comparison.png", lambda part: figure.savefig(part, dpi=160))
+    write_whole(folder / "report.html", lambda part: part.write_text(page, encoding="utf-8"))
     click.echo("\n" + summary(table) + "\n")
     for line in describe(classical, posterior):
         click.echo(line)
-    click.echo(f"written: {folder / 'comparison.csv'}, {folder / 'comparison.png'}")
+    click.echo(f"written: {folder / 'comparison.csv'}, {folder / 'comparison.png'}, {folder / 'report.html'}")
 
 
 @click.command()
@@ -38,7 +52,7 @@ def write_comparison(classical: "xr.DataTree", posterior: "xr.DataTree", folder:
     default=Path("demo-output"),
     show_default=True,
     metavar="DIR",
-    help="Folder for classical.nc, posterior.nc, comparison.csv and comparison.png.",
+    help="Folder for classical.nc, posterior.nc, comparison.csv, comparison.png and report.html.",
 )
 def demo(output: Path) -> None:
     """Both paths on the stars shipped with otibayes, whose true mass model is known: a few minutes.
@@ -62,7 +76,7 @@ def demo(output: Path) -> None:
     save(classical, output / "classical.nc")
     save(posterior, output / "posterior.nc")
     click.echo(f"written: {output / 'classical.nc'}, {output / 'posterior.nc'}")
-    write_comparison(classical, posterior, output)
+    write_comparison(classical, posterior, output, ["otibayes demo"])
 
 
 @click.command("compare")
@@ -72,7 +86,7 @@ def demo(output: Path) -> None:
     "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder; made where absent."
 )
 def make_comparison(classical_file: Path, posterior_file: Path, output: Path) -> None:
-    """Both answers side by side: comparison.csv and comparison.png, and the table printed.
+    """Both answers side by side: comparison.csv, comparison.png and report.html, and the table printed.
 
     Example: otibayes compare classical.nc posterior.nc --output comparison
     """
@@ -81,4 +95,5 @@ def make_comparison(classical_file: Path, posterior_file: Path, output: Path) ->
     check_folder(output)
     from ..results.files import load
 
-    write_comparison(load(classical_file, "classical"), load(posterior_file, "posterior"), output)
+    command = f"otibayes compare {classical_file} {posterior_file} --output {output}"
+    write_comparison(load(classical_file, "classical"), load(posterior_file, "posterior"), output, [command])

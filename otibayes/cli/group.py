@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ..base.errors import InputError
+from ..base.jax_options import keep_compiled_programs
 
 __all__ = ["main"]
 
@@ -44,3 +45,4 @@ def main() -> None:
     radial_velocity [km/s], and abundances such as FE_H, MG_FE with FE_H_ERR, MG_FE_ERR [dex]; other names are mapped
     with --column NAME=THEIRS.
     """
+    keep_compiled_programs()

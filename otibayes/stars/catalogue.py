@@ -68,13 +68,13 @@ class _Columns:
 
 
 def read_stars(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Table,
     columns: Mapping[str, str] | None = None,
     elements: Sequence[str] | None = None,
     parallax_zero_point: float = 0.0,
     extra: Sequence[str] = (),
 ) -> Stars:
-    """Read stars from a FITS, ECSV, CSV or Parquet table.
+    """Read stars from a FITS, ECSV, CSV or Parquet table, or from an astropy table in memory.
 
     Columns: `ra dec` [deg], `parallax` [mas] or `distance` [kpc] (which wins where both are there), `pmra pmdec`
     [mas/yr], `radial_velocity` [km/s], each with an optional `_error`; abundances [dex] such as `FE_H`, `MG_FE`, with
@@ -91,8 +91,7 @@ def read_stars(
 
     Raises `InputError` (one line) for a file, column, element or unit that cannot be used, or if no row is left.
     """
-    path = Path(path)
-    table = read_table(path)
+    path, table, digest = _opened(source)
     get = _Columns(table, columns or {}, path)
     depth = "distance" if "distance" in get else "parallax"
     values = {name: get[name] for name in ("ra", "dec", depth, "pmra", "pmdec", "radial_velocity")}
@@ -126,8 +125,6 @@ def read_stars(
 
     notes += _strange({name: v[keep] for name, v in values.items()}, table, keep)
     notes += table_meta(table).get("notes", [])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     settings: list[tuple[str, float | str]] = [("parallax_zero_point", parallax_zero_point)] * (depth == "parallax")
     settings += [(f"column {name}", theirs) for name, theirs in (columns or {}).items()]
     provenance = Provenance(
@@ -143,6 +140,22 @@ def read_stars(
     measured = {"abundances": abundances, "errors": errors, "astrometric_errors": astrometric_errors}
     measured["extra"] = {name: get[name] for name in extra}
     return Stars(**values, **measured, row=row, provenance=provenance)[keep]  # type: ignore[arg-type]
+
+
+def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, Table, str]:
+    """A name for messages, the table, and the SHA-256 of the file or of the values in memory."""
+    if isinstance(source, Table):
+        if len(source) == 0:
+            raise InputError(f"the table is empty (0 rows, {len(source.colnames)} columns); nothing to work on")
+        found = hashlib.sha256(",".join(source.colnames).encode())
+        for name in source.colnames:
+            values = np.asarray(source[name])
+            found.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
+        return Path("table"), source, found.hexdigest()
+    path = Path(source)
+    table = read_table(path)
+    with path.open("rb") as file:
+        return path, table, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _strange(values: Mapping[str, np.ndarray], table: Table, keep: np.ndarray) -> list[str]:

@@ -1,9 +1,9 @@
-"""From a survey's file to stars, without the survey: a synthetic allStar, selected as the real one would be.
+"""A synthetic survey file, with the columns and flags of APOGEE DR17, for the notebook and for docs/stars.md.
 
-    python examples/selection_figure.py [--output docs/figures/selection.png]
+    python examples/survey_file.py [--figure selection.png]
 
-12,000 stars of a low-alpha and 5,000 of a high-alpha sequence, in APOGEE's pencil beams, under the column names of
-DR17, with a few flags and repeats; then what a user would type: otibayes select --recipe pw21-low-alpha --figure.
+12,000 stars of a low-alpha and 5,000 of a high-alpha sequence, in APOGEE's pencil beams, with a few flags and repeats.
+The figure is that of `otibayes select --recipe pw21-low-alpha --figure`.
 """
 
 import argparse
@@ -31,13 +31,15 @@ FLAGS = ("ASPCAPFLAG", "APOGEE_TARGET1", "APOGEE_TARGET2", "APOGEE2_TARGET1", "A
 NAMES = {"ra": "RA", "dec": "DEC", "radial_velocity": "VHELIO_AVG", "radial_velocity_error": "VERR"}
 
 
-def all_star(rng: np.random.Generator) -> Table:
+def survey_file(low: int = 12_000, high: int = 5_000, seed: int = 0) -> Table:
+    """A table of so many stars of the low-alpha and the high-alpha sequence, 1% of them twice."""
+    rng = np.random.default_rng(seed)
     both = [
         oti.mock(number, seed, labels=labels, d_max=2.5, footprint="pencil-beams", gaia_errors=True)
-        for number, seed, labels in ((12_000, 1, LOW), (5_000, 1, HIGH))
+        for number, seed, labels in ((low, 1, LOW), (high, 1, HIGH))
     ]
     stars = vstack(both, metadata_conflicts="silent")
-    stars = vstack([stars, stars[rng.integers(0, len(stars), 200)]])  # seen twice
+    stars = vstack([stars, stars[rng.integers(0, len(stars), len(stars) // 100)]])  # seen twice
     table = Table({"APOGEE_ID": [f"2M{number:016.0f}" for number in stars["ra"] * 1e12]})
     for name in ("ra", "dec", "radial_velocity", "radial_velocity_error"):
         table[NAMES[name]] = stars[name]
@@ -56,12 +58,17 @@ def all_star(rng: np.random.Generator) -> Table:
     return table
 
 
+def write_survey_file(path: Path, **numbers: int) -> Path:
+    """Write the table as FITS and return the path."""
+    oti.write_table(survey_file(**numbers), path)
+    return path
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="selection.png")
-    output = parser.parse_args().output
+    parser.add_argument("--figure", default="selection.png")
+    figure = parser.parse_args().figure
     with tempfile.TemporaryDirectory() as folder:
-        survey, stars = Path(folder) / "allStar-synthetic.fits", Path(folder) / "stars.fits"
-        oti.write_table(all_star(np.random.default_rng(0)), survey)
-        command = ["select", str(survey), "--recipe", "pw21-low-alpha", "--output", str(stars), "--figure", output]
-        subprocess.run([sys.executable, "-m", "otibayes.cli", *command], check=True)
+        path, stars = write_survey_file(Path(folder) / "allStar-synthetic.fits"), Path(folder) / "stars.fits"
+        command = ["select", path, "--recipe", "pw21-low-alpha", "--output", stars, "--figure", figure]
+        subprocess.run([sys.executable, "-m", "otibayes.cli", *map(str, command)], check=True)
