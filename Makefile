@@ -19,16 +19,16 @@ demo: env  ## Embedded stars with known truth -> both paths -> table, figures, r
 	.venv/bin/otibayes demo
 
 posterior-recovery: env  ## Five catalogues of 20,000 stars: the truth's distance from the posterior; resumes
-	$(PYTHON) examples/posterior_recovery.py
+	$(PYTHON) benchmarks/posterior_recovery.py
 
 demo-seeds: env  ## The demo over 20 seeds: every miss of the 95% intervals
-	$(PYTHON) examples/demo_seeds.py
+	$(PYTHON) benchmarks/demo_seeds.py
 
 classical-recovery: env  ## The disk's mass by a2's zero crossing, over 100 catalogues of known truth; resumable
-	$(PYTHON) examples/classical_recovery.py
+	$(PYTHON) benchmarks/classical_recovery.py
 
 objectives-recovery: env  ## Equation 8 and chi^2 on twenty catalogues of 10,000 stars: pulls and values; resumable
-	$(PYTHON) examples/objectives_recovery.py
+	$(PYTHON) benchmarks/objectives_recovery.py
 
 test: env  ## The tests, but for the slow ones
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow"

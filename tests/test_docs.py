@@ -1,10 +1,7 @@
-"""The pages name what exists: code, public names, commands, scripts, links; and they build without a warning."""
+"""The pages name what exists: code, public names, commands, scripts, links. `make docs` builds them."""
 
 import importlib
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -94,10 +91,3 @@ def test_lines_of_prose_are_short(page):
         if len(line) > LONG and not inside and not line.lstrip().startswith(("|", "!", "    ")):
             long.append(number)
     assert not long
-
-
-@pytest.mark.slow
-def test_pages_build_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", ROOT / "docs", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OTIBAYES_DOCS_OFFLINE": "1"})
-    assert done.returncode == 0, done.stderr

@@ -236,6 +236,6 @@ def _check_plausible(values: Mapping[str, np.ndarray], depth: str, path: Path) -
 
 
 def embedded_stars() -> Stars:
-    """The synthetic catalogue shipped with otibayes, its truth in the provenance; `examples/make_embedded_stars.py`."""
+    """The stars shipped with otibayes, their truth in the provenance, by `benchmarks/make_embedded_stars.py`."""
     with importlib.resources.as_file(importlib.resources.files(__package__) / "embedded.ecsv") as path:
         return read_stars(path)

@@ -1,6 +1,6 @@
 """How far the mean over neighbours in action space (PW21, appendix A) moves the coefficients, without any noise.
 
-    python examples/local_mean_bias.py [--seeds 6] [--stars 10000] [--folder DIR]
+    python benchmarks/local_mean_bias.py [--seeds 6] [--stars 10000] [--folder DIR]
 
 Synthetic catalogues of known truth, those of objectives_recovery.py. At the truth, coefficients of labels without
 scatter or errors should vanish: what is left is the bias of the local mean, told in units of the bootstrap sd of the

@@ -1,6 +1,6 @@
 """Are synthetic labels a function of the torus alone? Ask action codes that had no part in making them.
 
-    python examples/check_mock_honesty.py [--stars 8000] [--o2gf 150]
+    python benchmarks/check_mock_honesty.py [--stars 8000] [--o2gf 150]
 
 Each star's abundance, less a smooth polynomial in the actions, is binned in theta_z. At the true theta the bins agree
 with zero within their noise (chi^2 per bin near 1); at a wrong one they do not. galpy's Staeckel fudge, at galpy's own

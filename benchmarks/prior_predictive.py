@@ -1,6 +1,6 @@
 """What the priors of the joint model say before a star is seen: draws of the field and scatter at the embedded stars.
 
-    python examples/prior_predictive.py [--draws 400] [--stars 300]
+    python benchmarks/prior_predictive.py [--draws 400] [--stars 300]
 
 Told are quantiles over the draws, of the field's Gaussian process alone (the wide terms have priors so wide that the
 first stars settle them), beside what the embedded stars have: the residuals about a fit of the wide terms, in units of

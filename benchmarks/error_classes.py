@@ -1,6 +1,6 @@
 """What it changes in ln L to give stars the errors of their class in place of their own.
 
-    python examples/error_classes.py STARS [--stars 4000] [--classes 1,4,16] [--draws 30]
+    python benchmarks/error_classes.py STARS [--stars 4000] [--classes 1,4,16] [--draws 30]
 
 For stars whose abundance errors differ, e.g. of `otibayes mock`. At draws of the Gaussian approximation to the
 posterior the likelihood by classes is compared with that in which every star has its own errors, a sum over stars of

@@ -1,6 +1,6 @@
 """Whether bootstrap errors of the classical coefficients are right, over synthetic catalogues of known truth.
 
-Run from the checkout: python examples/bootstrap_errors.py [--seeds 100] [--stars 10000] [--folder DIR], a quarter of a
+python benchmarks/bootstrap_errors.py [--seeds 100] [--stars 10000] [--folder DIR], a quarter of a
 minute a seed. Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits
 and not from our action code. At the truth all coefficients should vanish, so that each, in units of its bootstrap
 standard deviation, has an rms of 1 over the catalogues; below 1 the bootstrap claims too much error. Beside it

@@ -1,6 +1,6 @@
 """Recovery of the truth by the posterior, over independent synthetic catalogues of eight elements.
 
-    python examples/posterior_recovery.py [--seeds 5] [--stars 20000] [--folder DIR] [--classical]
+    python benchmarks/posterior_recovery.py [--seeds 5] [--stars 20000] [--folder DIR] [--classical]
 
 Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits and not from
 our action code. Told are the squared Mahalanobis distances of the truth from the posterior, which should be chi^2 of

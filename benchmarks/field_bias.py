@@ -1,6 +1,6 @@
 """How far what the model assumes of the field moves theta, whatever the noise.
 
-    python examples/field_bias.py [--fields saturating,root] [--seeds 0,1,2] [--stars 20000] [--noises 32]
+    python benchmarks/field_bias.py [--fields saturating,root] [--seeds 0,1,2] [--stars 20000] [--noises 32]
                                   [--folder DIR] [--linear]
 
 Of a synthetic catalogue the field is known. Its stars get scatter and errors of the same covariance anew, many times

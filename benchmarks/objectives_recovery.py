@@ -1,6 +1,6 @@
 """Equation 8 of PW21 and chi^2 of binned coefficients, ours, on the same synthetic catalogues of known truth.
 
-Run from the checkout: python examples/objectives_recovery.py [--seeds 20] [--stars 10000] [--folder DIR], a minute or
+Run from the checkout: python benchmarks/objectives_recovery.py [--seeds 20] [--stars 10000] [--folder DIR], a minute or
 two a seed. Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits and
 not from our action code. All four parameters are fitted, as `otibayes classical --no-polish` does.
 

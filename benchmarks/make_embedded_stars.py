@@ -1,6 +1,6 @@
 """Make the catalogue shipped in otibayes/stars/: 4,000 synthetic stars, two elements, a stated truth.
 
-    python examples/make_embedded_stars.py
+    python benchmarks/make_embedded_stars.py
 
 The file that is shipped was made with the random numbers of an earlier `mock`: running this gives other stars of the
 same truth and kind. The truth differs from the fiducial model in all four parameters. The columns of the torus, from

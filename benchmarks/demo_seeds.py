@@ -1,6 +1,6 @@
 """The demo's inference over many seeds: is the truth in the 95% intervals as often as it should be?
 
-    python examples/demo_seeds.py [--seeds 20] [--folder demo-seeds] [--stars 4000] [--jobs 2]
+    python benchmarks/demo_seeds.py [--seeds 20] [--folder demo-seeds] [--stars 4000] [--jobs 2]
 
 Each seed is a catalogue of its own, made like the embedded one (same truth, same elements), and gives both paths.
 One JSON file a seed is kept in the folder, so that an interrupted run goes on where it stopped. The classical interval

@@ -1,6 +1,6 @@
 """Recovery of the disk's mass by the zero crossing of a2, over independent synthetic catalogues of known truth.
 
-Run from the checkout: python examples/classical_recovery.py [--seeds 100] [--stars 5000] [--folder DIR], half a minute
+python benchmarks/classical_recovery.py [--seeds 100] [--stars 5000] [--folder DIR], half a minute
 a seed. Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's
 orbits and not from our action code. h_z and the Sun's height and velocity are known; m_disk is scanned from 0.4 to 1.8
 as in PW21's Figure 6. The error is that of the paper, by interpolation of the bootstrap error bars; beside it that of
