@@ -17,8 +17,7 @@ from otibayes.dynamics.frame import phase_space
 from otibayes.dynamics.potential import MILKY_WAY
 from otibayes.stars import Stars, mock, read_stars, write_table
 from otibayes.stars.labels import LABELS, mean_labels, scatter, scatter_covariance
-from otibayes.stars.orbits import STEPS, _maximum, integrate
-from otibayes.stars.sky import footprint_of, icrs, observe
+from otibayes.stars.orbits import STEPS, _maximum, footprint_of, icrs, integrate, observe
 from otibayes.stars.table import META_KEY
 
 TRUTH = Parameters(m_disk=1.2, h_z=0.35, z_sun=-12.0, vz_sun=6.0)

@@ -1,7 +1,6 @@
 """The classical path."""
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from .options import (
     read_catalogue,
     seed_option,
     star_options,
+    stars_used,
+    temporary_folder,
 )
 
 __all__ = ["classical"]
@@ -109,7 +110,7 @@ def classical(
     chosen: dict[str, Any] = {"method": method, "delta": number_or_name(delta), "bootstraps": bootstraps}
     chosen |= {"surface": surface, "polish": polish, "bins": bins, "settings": settings}
     classical_settings(**chosen)
-    check_output(output)
+    check_output(output, [stars], ".nodes")
     temporary = output.with_name(f"{output.name}.nodes")
     check_folder(temporary if store is None else store)
     read = read_catalogue(stars, columns, zero_point, elements)
@@ -119,14 +120,9 @@ def classical(
     if unknown:
         raise InputError(f"--exclude {unknown[0]}: not among the elements, {', '.join(names)}")
     names = [e for e in names if e not in left_out]
-    try:
-        with dask_client(dask) as client:
-            tree = fit_classical(read, names, seed=seed, store=store or temporary, client=client, **chosen)
-    except InputError:
-        with suppress(OSError):  # not empty: what was finished is kept
-            temporary.rmdir()
-        raise
-    save(tree, output)
+    with temporary_folder(temporary), dask_client(dask) as client:
+        tree = fit_classical(read, names, seed=seed, store=store or temporary, client=client, **chosen)
+        save(tree, output)
     if store is None:
         shutil.rmtree(temporary, ignore_errors=True)
     if "surface" in tree.children:
@@ -138,4 +134,5 @@ def classical(
             f" optima{before}, where the coefficients themselves are rough by {rough:.2g} rms;"
             f" {told['nodes']} passes over the stars"
         )
+    click.echo(stars_used(tree.attrs))
     click.echo(f"written: {output}")

@@ -20,6 +20,8 @@ from .options import (
     read_catalogue,
     seed_option,
     star_options,
+    stars_used,
+    temporary_folder,
 )
 
 __all__ = ["sample"]
@@ -88,7 +90,7 @@ def sample(
 
     options["delta"] = number_or_name(delta)
     settings = sampling.sample_settings(**options)
-    check_output(output)
+    check_output(output, [stars, options["model"]], ".checkpoint")
     read = read_catalogue(stars, columns, zero_point, elements, modelfile.extra_columns(options["model"]))
     names = element_names(elements)
     if resume and output.exists():
@@ -99,7 +101,7 @@ def sample(
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     go_on = f"kept: {checkpoint}; the same command with --resume goes on from there"
     try:
-        with dask_client(dask) as client:
+        with temporary_folder(checkpoint), dask_client(dask) as client:
             tree = sampling.sample(
                 read, names, seed=seed, checkpoint=checkpoint, resume=resume, client=client, **options
             )
@@ -113,6 +115,7 @@ def sample(
         f"R-hat <= {a['max_r_hat']:.3f}, ESS >= {a['min_ess_bulk']:.0f}, {a['divergences']} divergences"
         + ("" if a["converged"] else ": NOT CONVERGED, sample longer")
     )
+    click.echo(stars_used(a))
     click.echo(f"written: {output}")
     if a["complete"]:
         shutil.rmtree(checkpoint)

@@ -22,7 +22,7 @@ from .data import prepare
 from .field import draw_all
 from .groups import convergence, posterior_groups
 from .likelihood import LIKELIHOODS
-from .model_files import Model, named_model
+from .model_files import Model, check_model, named_model
 from .nuts import Settings as NutsSettings
 from .posterior import check_surface, sample_posterior
 from .requirements import requirements_of
@@ -110,6 +110,7 @@ def sample(
     mass_model, extra = mass_model or asked.mass_model, asked.extra
     prepared = prepare_stars(stars, elements, delta, mass_model, extra=extra, every=False)
     data = prepare(prepared, extra, error_classes, asked.tails)
+    check_model(function, data)
     kept = FORGETFUL if checkpoint is None else open_checkpoint(checkpoint, told, resume)
     store = None if kept.folder is None else kept.folder / "passes"
     passes = Nodes("stars", "pass", store, name, client, cores(), Moments(*[0] * len(Moments._fields)))

@@ -2,7 +2,8 @@
 
 from .catalogue import embedded_stars, read_stars
 from .mock import mock
-from .selection import CutFlow, distance_makers, parse_override, recipes, select
+from .recipes import distance_makers, parse_override, recipes
+from .selection import CutFlow, select
 from .stars import Provenance, Stars
 from .table import read_table, write_table
 

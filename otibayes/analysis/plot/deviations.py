@@ -16,7 +16,7 @@ from ...classical.objective import Settings
 from ...classical.scan import Scan, scan
 from ...dynamics import phase_space
 from ...stars.preparation import PreparedStars
-from .figure import POSTERIOR, TRUTH, bracketed, new_figure
+from .figure import POSTERIOR, TRUTH, bracketed, new_figure, thousandths
 
 __all__ = ["plot_coefficients", "plot_deviations"]
 
@@ -76,7 +76,7 @@ def plot_deviations(
         ax.tick_params(direction="in", top=True, right=True)
         height = max(height, np.nanquantile(np.abs(means), 0.9) * 1e3, np.abs(curves).max() * 1e3)
     axes[0].set(xlim=(0, 2 * np.pi), ylim=(-1.25 * height, 1.25 * height))
-    axes[0].set_ylabel(f"deviation of {bracketed(element)} [mdex]")
+    axes[0].set_ylabel(f"deviation of {bracketed(element)} {thousandths(element)}")
     for kind, style in {
         "mean in bins": {"color": "black", "lw": 1.0},
         f"{bootstraps} bootstraps": {"color": POSTERIOR, "lw": 1.2},
@@ -114,7 +114,7 @@ def plot_coefficients(
         ax.errorbar(found.values, 1e3 * found.series[:, 0, 0, i], 1e3 * sd, fmt="o", ms=4, color="black", lw=1.0)
         ax.axhline(0, color="0.6", lw=0.8, zorder=0)
         ax.set_title(rf"${symbol}$ (${term}$): {sensitive}", fontsize=9)
-        ax.set_ylabel(rf"${symbol}$ [mdex]")
+        ax.set_ylabel(rf"${symbol}$ {thousandths(element)}")
         ax.tick_params(direction="in", top=True, right=True)
     if np.isfinite(crossing.value):
         axes[1, 0].errorbar(
