@@ -15,7 +15,6 @@ from .comparison import compare, describe
 if TYPE_CHECKING:  # slow to import
     import pandas as pd
     import xarray as xr
-    from matplotlib.figure import Figure
 
 __all__ = ["Picture", "report"]
 
@@ -179,7 +178,7 @@ def _pictures(classical: "xr.DataTree", posterior: "xr.DataTree") -> Iterator[Pi
     )
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
