@@ -25,6 +25,7 @@ from click.testing import CliRunner
 import otibayes as oti
 from otibayes.base.errors import InputError
 from otibayes.cli import main
+from otibayes.cli.options import stars_used
 from otibayes.dynamics import MILKY_WAY, Status
 from otibayes.results.schema import as_tree
 
@@ -83,19 +84,27 @@ def read(tmp_path):
     return read
 
 
-def test_01_every_star_left_out_is_counted_in_both_paths(tmp_path, table, monkeypatch):
-    said = run("classical", BUGS / "r03_rv999.fits", "--elements", "FE_H", *QUICK, "--output", tmp_path / "x.nc")
-    assert "8 with radial_velocity is a fill value" in said
-    attributes = oti.load(tmp_path / "x.nc").attrs
-    assert attributes["dropped"] == '{"radial_velocity is a fill value": 8}' and attributes["stars"] == 142
+def test_01_every_star_left_out_is_counted(tmp_path, table):
+    stars = oti.read_stars(BUGS / "r03_rv999.fits")
+    assert dropped(stars) == {"radial_velocity is a fill value": 8} and told(stars, "8 of 150 rows dropped")
     # too fast to be bound, and without an element
     table["radial_velocity"][:3], table["FE_H"][5:7] = 900.0, np.nan
     table.write(tmp_path / "fast.fits")
-    for every in (True, False):  # as the classical and the generative path ask for them
+    for every, missing in ((True, "FE_H missing"), (False, "all elements missing")):  # as the two paths ask for them
         prepared = oti.prepare_stars(oti.read_stars(tmp_path / "fast.fits"), "FE_H", 4.0, every=every)
-        counts = dropped(prepared.stars)
-        assert counts["undefined actions within the prior"] == 3 and sum(counts.values()) == 5
-        assert len(prepared) == 145
+        assert dropped(prepared.stars) == {missing: 2, "undefined actions within the prior": 3}
+        tree = as_tree("classical", {}, prepared.stars, ["FE_H"], 0, {}, MILKY_WAY, "x")
+        reasons = f"2 with {missing}, 3 with undefined actions within the prior"
+        assert stars_used(tree.attrs) == f"stars: 145 of 150 used; {reasons}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["classical", *QUICK], ["sample", *SHORT]], ids=["classical", "sample"])
+def test_01_stars_left_out_are_in_either_result(tmp_path, command):
+    given = [BUGS / "r03_rv999.fits", "--elements", "FE_H", "--output", tmp_path / "x.nc"]
+    assert "stars: 142 of 150 used; 8 with radial_velocity is a fill value" in run(*command, *given)
+    attributes = oti.load(tmp_path / "x.nc").attrs
+    assert attributes["dropped"] == '{"radial_velocity is a fill value": 8}' and attributes["stars"] == 142
 
 
 SITE = (

@@ -120,7 +120,7 @@ MAY_IMPORT = {
 }
 # library: the packages or modules that may import it; dynamics.reference is gala's door, and gala speaks in units
 CONFINED = {
-    "matplotlib": {"analysis.plot"},
+    "matplotlib": {"analysis.plot", "cli.__init__"},  # the command line imports it without the user's settings
     "arviz": {"generative.groups", "analysis", "cli"},
     "xarray": {"results", "classical.fit", "classical.groups", "generative.sample", "generative.groups"}
     | {"generative.model_files", "analysis", "cli"},

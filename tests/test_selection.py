@@ -9,9 +9,9 @@ from astropy.table import Table
 
 from otibayes.analysis.plot import plot_selection
 from otibayes.base.errors import InputError
-from otibayes.stars import parse_override, read_stars, recipes, select, write_table
+from otibayes.stars import parse_override, read_stars, select, write_table
 from otibayes.stars.recipes import bits_unset, book, highest, in_polygon, recipe, red_clump
-from otibayes.stars.table import META_KEY, open_table, read_columns
+from otibayes.stars.table import META_KEY, open_table
 
 N = 4000
 BITS = {
@@ -217,7 +217,7 @@ def test_what_cannot_be_selected_is_said_in_one_line(survey, path, tmp_path):
 def test_everything_in_the_book_has_a_source():
     for kind in ("recipe", "survey", "distance"):
         assert all(entry["about"] and entry["source"] for entry in book()[kind].values())
-    for name in recipes():
+    for name in book()["recipe"]:
         surveys, cuts = recipe(name)
         assert cuts and set(surveys) <= set(book()["survey"])
 
@@ -241,16 +241,17 @@ def test_figure_of_a_selection(path, tmp_path):
 
 def test_fits_columns_are_read_alone_and_in_parts(survey, path, monkeypatch):
     monkeypatch.setattr("otibayes.stars.table._BYTES_AT_ONCE", 20_000)
-    part = read_columns(path, ["SNR", "APOGEE_ID"])
-    assert part.colnames == ["SNR", "APOGEE_ID"] and open_table(path)[0].names == survey.colnames
-    np.testing.assert_array_equal(part["SNR"], survey["SNR"])
-    np.testing.assert_array_equal(part["APOGEE_ID"], survey["APOGEE_ID"])
+    part = open_table(path)[0]
+    some = part.read(["SNR", "APOGEE_ID"])
+    assert some.colnames == ["SNR", "APOGEE_ID"] and part.names == survey.colnames
+    np.testing.assert_array_equal(some["SNR"], survey["SNR"])
+    np.testing.assert_array_equal(some["APOGEE_ID"], survey["APOGEE_ID"])
 
 
 def test_the_real_allstar_columns(shared_data):
     """95 halo stars: the flags agree with the survey's own words, and the recipe finds its columns."""
     path = shared_data / "apogee_dr17_allstar_columns.fits"
-    words = read_columns(path, ["ASPCAPFLAG", "ASPCAPFLAGS"])
+    words = open_table(path)[0].read(["ASPCAPFLAG", "ASPCAPFLAGS"])
     expected = ["STAR_WARN" not in text and "STAR_BAD" not in text for text in words["ASPCAPFLAGS"].astype(str)]
     np.testing.assert_array_equal(bits_unset(np.asarray(words["ASPCAPFLAG"]), [7, 23]), expected)
     chosen, flow = select(path, "pw21-low-alpha")

@@ -24,7 +24,6 @@ from .values import (
     is_element,
     is_fill,
     sky_values,
-    text_values,
     unusable,
 )
 
@@ -250,9 +249,10 @@ def _strange(values: Mapping[str, np.ndarray], table: Table, keep: np.ndarray) -
     }
     notes = []
     for name in sorted(name for name in table.colnames if name.lower() in _IDENTIFIERS):
-        found = identifiers(table[name][keep])
-        counts[f"repeat the {name} of another; is a star there twice?"] = found.repeats
-        if not found.exact:
+        names = identifiers(table[name][keep])
+        stars = names.star_of_row()
+        counts[f"repeat the {name} of another; is a star there twice?"] = stars.size - np.unique(stars).size
+        if not names.exact:
             notes.append(f"{name} has lost digits (it was a floating-point number), so that repeats cannot be told")
     notes = [f"{count} rows {what}" for what, count in counts.items() if count] + notes
     for name in (name for name in table.colnames if name.lower() == "ref_epoch"):
@@ -263,14 +263,13 @@ def _strange(values: Mapping[str, np.ndarray], table: Table, keep: np.ndarray) -
 
 def _epochs(column: Any) -> list[str]:
     """The epochs in a column of years or of text, in order; none where it holds anything else."""
-    text = text_values(column)
-    if text is not None:
-        return sorted({t.lstrip("JjBb") for t in text.tolist()} - {""})
-    if column.dtype.kind not in "iuf" or column.ndim != 1:
+    if column.ndim != 1 or column.dtype.kind not in "Uiuf":
         return []
-    years = np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
-    years = years[np.isfinite(years) & ~is_fill(years) & (years > 0)]
-    return [f"{year:g}" for year in np.unique(np.round(years, 3))]
+    known = np.ma.compressed(np.ma.asarray(column))
+    if known.dtype.kind == "U":
+        return sorted({text.lstrip("JjBb") for text in known.tolist()})
+    years = known[np.isfinite(known) & ~is_fill(known.astype(float)) & (known > 0)]
+    return [f"{year:g}" for year in np.unique(np.round(years.astype(float), 3))]
 
 
 def _check_units(values: Mapping[str, np.ndarray], fill: Mapping[str, np.ndarray], depth: str, path: Path) -> None:

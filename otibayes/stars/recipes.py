@@ -20,13 +20,11 @@ __all__ = [
     "bits_unset",
     "book",
     "columns_of",
-    "distance_makers",
     "highest",
     "in_polygon",
     "parse_override",
     "ratio_above",
     "recipe",
-    "recipes",
     "red_clump",
 ]
 
@@ -38,16 +36,6 @@ _Cuts = dict[str, dict[str, Any]]
 def book() -> dict[str, Any]:
     """What `recipes.toml` says of surveys, distances and recipes."""
     return tomllib.loads((importlib.resources.files(__package__) / "recipes.toml").read_text())
-
-
-def recipes() -> dict[str, str]:
-    """Every recipe's name, and what it is."""
-    return {name: entry["about"] for name, entry in book()["recipe"].items()}
-
-
-def distance_makers() -> dict[str, str]:
-    """Every distance's name, and what it is."""
-    return {name: entry["about"] for name, entry in book()["distance"].items()}
 
 
 def recipe(name: str, override: Mapping[str, Any] | None = None) -> tuple[list[str], _Cuts]:

@@ -241,7 +241,12 @@ def _apply(
     needed = [column for cut in cuts.values() for column in columns_of(cut).values()]
     wanted = [*standard, *needed, survey["id"], "ref_epoch", *measured, *flags.values()]
     table = catalogue.read(list(dict.fromkeys([*wanted, *(distance.columns.values() if distance else ())])))
-    stars, notes = _star_of_row(table, survey["id"])
+    stars, notes = -1 - np.arange(len(table)), []
+    if survey["id"] in table.colnames:
+        names = identifiers(table[survey["id"]])
+        stars = names.star_of_row()
+        if not names.exact:
+            notes = [f"{survey['id']} has lost digits, so that rows of one star cannot be told"]
 
     passed: dict[str, np.ndarray] = {}
     for cut, arguments in cuts.items():
@@ -277,16 +282,6 @@ def _apply(
     notes = [f"selected by {name} from {flow.rows} rows of {survey_name}: {', '.join(lost)}", *flow.warnings]
     chosen.meta = {META_KEY: json.dumps({"selection": record, "notes": notes})}
     return chosen, flow
-
-
-def _star_of_row(table: Table, name: str) -> tuple[np.ndarray, list[str]]:
-    """A number (N,) that rows of one star share, and what is odd; a row without identifier is a star of its own."""
-    alone = -1 - np.arange(len(table))
-    if name not in table.colnames:
-        return alone, []
-    found = identifiers(table[name])
-    notes = [] if found.exact else [f"{name} has lost digits, so that rows of one star cannot be told"]
-    return np.where(found.comparable, np.unique(found.values, return_inverse=True)[1], alone), notes
 
 
 def _flow(rows: int, passed: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[Step, ...], list[str]]:

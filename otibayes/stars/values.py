@@ -24,7 +24,6 @@ __all__ = [
     "is_element",
     "is_fill",
     "sky_values",
-    "text_values",
     "unusable",
 ]
 
@@ -134,16 +133,6 @@ def first_reason(bad: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, tup
     return keep, tuple(dropped)
 
 
-def text_values(column: Any) -> np.ndarray | None:
-    """A column of text (N,) without blanks around it, "" where it is missing; None for a column of anything else."""
-    values = np.ma.asarray(column)
-    if values.dtype.kind not in "SUO" or values.ndim != 1:
-        return None
-    plain = [t.decode("latin-1") if isinstance(t, bytes) else str(t) for t in np.ma.getdata(values).tolist()]
-    text = np.char.strip(np.array(plain, dtype=str))
-    return np.where(np.ma.getmaskarray(values) | np.isin(np.char.lower(text), MISSING_TEXT), "", text)
-
-
 def column_values(table: Table, name: str, unit: u.UnitBase | None = None) -> np.ndarray:
     """One numeric column (N,) as float64 in `unit`, NaN where missing; a column without a unit is taken to be in it.
 
@@ -152,9 +141,8 @@ def column_values(table: Table, name: str, unit: u.UnitBase | None = None) -> np
     data = table[name]
     if data.ndim != 1:
         raise InputError(f"column {name}: has shape {data.shape} where one number per row is needed; choose another")
-    text = text_values(data)
-    if text is not None:
-        values = _numbers_in(text, name)
+    if data.dtype.kind == "U":
+        values = _numbers_in(np.ma.filled(data, ""), name)
     elif data.dtype.kind in "biuf":
         values = np.array(np.ma.filled(np.ma.asarray(data).astype(float), np.nan))
     else:
@@ -189,43 +177,32 @@ def _numbers_in(text: np.ndarray, name: str) -> np.ndarray:
 
 
 class Identifiers(NamedTuple):
-    """Identifiers (N,), integers or text, and which rows have one; `exact` is False where digits are lost."""
+    """Identifiers (N,), integers or text; which rows have one; whether all digits are there to compare them by."""
 
     values: np.ndarray
     known: np.ndarray
     exact: bool = True
 
-    @property
-    def comparable(self) -> np.ndarray:
-        """Rows (N,) whose identifier can be compared with others."""
-        return self.known & self.exact
-
-    @property
-    def repeats(self) -> int:
-        """How many rows have the identifier of another."""
-        own = self.values[self.comparable]
-        return own.size - np.unique(own).size
+    def star_of_row(self) -> np.ndarray:
+        """A number (N,) that rows of one star share; a row that cannot be compared is a star of its own."""
+        numbers = np.unique(self.values, return_inverse=True)[1]
+        return np.where(self.known & self.exact, numbers, -1 - np.arange(len(numbers)))
 
 
 def identifiers(column: Any) -> Identifiers:
-    """The identifiers in a column: integers, or text without blanks around it.
+    """The identifiers in a column of integers or text.
 
-    One that is masked, blank, "null" and the like, not positive, or a fill value is missing. Integers that were made
-    floating-point numbers (by pandas, where one is missing) or text with an exponent have lost their last digits if
-    they are too large for it.
+    One that is masked, not positive, or a fill value is missing. Integers that were made floating-point numbers (by
+    pandas, where one is missing), or text with an exponent, have lost their last digits if they are too large for it.
     """
-    text = text_values(column)
-    if text is not None:
-        exact = not any(_EXPONENT.fullmatch(t) for t in np.unique(text))
-        missing = [t for t in np.unique(text) if _NO_NAME.fullmatch(t)]
-        return Identifiers(text, ~np.isin(text, missing), exact)
-    values, masked = np.ma.getdata(column), np.ma.getmaskarray(np.ma.asarray(column))
-    if values.dtype.kind not in "iuf" or values.ndim != 1:
+    values, known = np.ma.getdata(column), ~np.ma.getmaskarray(np.ma.asarray(column))
+    if values.ndim != 1 or values.dtype.kind not in "Uiuf":
         return Identifiers(np.zeros(len(values), int), np.zeros(len(values), bool))
-    known = ~masked & (values > 0) & ~is_fill(values.astype(float))
+    if values.dtype.kind == "U":
+        known &= [not _NO_NAME.fullmatch(text) for text in values.tolist()]
+        return Identifiers(values, known, not any(_EXPONENT.fullmatch(text) for text in values.tolist()))
+    known &= (values > 0) & ~is_fill(values.astype(float))
     values = np.where(known, values, 0)
-    if values.dtype.kind == "f":
-        whole = 2.0 ** (np.finfo(values.dtype).nmant + 1)  # the last integer that such a number holds
-        if (values >= whole).any() or (values % 1).any():
-            return Identifiers(values, known, exact=False)
+    if values.dtype.kind == "f" and ((values >= 2.0 ** (np.finfo(values.dtype).nmant + 1)) | (values % 1 > 0)).any():
+        return Identifiers(values, known, exact=False)
     return Identifiers(values.astype(np.int64), known)
