@@ -63,7 +63,10 @@ def report(
     of a run file. Raises `InputError` as `compare`.
     """
     table = compare(classical, posterior)
-    figures = [*pictures, *_pictures(classical, posterior)]
+    figures = [
+        (one.title, one.caption, base64.b64encode(one.png).decode(), _is_wide(one.png))
+        for one in (*pictures, *_pictures(classical, posterior))
+    ]
     page = Environment(
         loader=PackageLoader("otibayes.analysis", "."),
         autoescape=True,
@@ -77,7 +80,7 @@ def report(
         rows=list(_rows(table)),
         truth_known=bool(table.truth.notna().any()),
         doubts=[f"{name}: {note}" for name, note in table.note.items() if note] + describe(classical, posterior),
-        figures=[(one.title, one.caption, base64.b64encode(one.png).decode()) for one in figures],
+        figures=figures,
         diagnostics=list(_diagnostics(table)),
         results=[_result("Classical fit", classical), _result("Posterior", posterior)],
         commands=commands,
@@ -182,3 +185,9 @@ def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def _is_wide(png: bytes) -> bool:
+    """Whether a phone had better scroll it sideways: more than twice as wide as it is high (from the PNG's header)."""
+    width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))
+    return width > 2 * height
