@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from otibayes import Parameters, Stars, mock, read_stars, write_table
-from otibayes.base.files import write_whole
+from otibayes.base.store import write_whole
 
 
 def truth_of(seed: int, study: int) -> Parameters:

@@ -8,7 +8,7 @@ from numpyro.contrib.hsgp.spectral_densities import spectral_density_matern, spe
 from scipy.stats import multivariate_normal
 
 from otibayes.base.errors import InputError
-from otibayes.dynamics.trend import inputs, wide_terms
+from otibayes.dynamics.trend import inputs, trend_terms
 from otibayes.generative.basis import (
     KERNELS,
     combinations,
@@ -89,7 +89,7 @@ def test_dense_is_the_multivariate_normal_of_all_stars_and_elements():
     x, Y = _stars(40)
     k = even_kernel("expsquared", LENGTHS)
     K = np.asarray(jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x))
-    wide = WIDTH * np.asarray(wide_terms(x))
+    wide = WIDTH * np.asarray(trend_terms(x))
     Sigma = np.asarray(CHOLESKY @ CHOLESKY.T)
     covariance = np.kron(K, np.diag(np.asarray(AMPLITUDE) ** 2))
     covariance += np.kron(wide @ wide.T + np.eye(40), Sigma)
@@ -105,7 +105,7 @@ def test_without_a_process_the_density_is_that_of_a_regression():
     x, Y = _stars(300)
     basis, Sigma = make_basis(np.asarray(x), LENGTHS, 40), np.asarray(CHOLESKY @ CHOLESKY.T)
     for stretched in (x, x * jnp.array([[1.3, 1.0, 0.8]])):
-        wide, y = WIDTH * np.asarray(wide_terms(stretched)), np.asarray(Y)
+        wide, y = WIDTH * np.asarray(trend_terms(stretched)), np.asarray(Y)
         explained = y.T @ wide @ np.linalg.solve(np.eye(12) + wide.T @ wide, wide.T @ y)
         expected = -0.5 * np.trace(np.linalg.solve(Sigma, y.T @ y - explained))
         expected -= 150 * np.linalg.slogdet(2 * np.pi * Sigma)[1]

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ..base.parallel import threaded
 from ..dynamics import MassModel, action_angle, galactocentric
-from ..dynamics.trend import inputs, wide_terms
+from ..dynamics.trend import inputs, trend_terms
 from ..generative.field import Call, Sums, posterior_coefficients
 from ..generative.model_files import mass_model_of
 from ..generative.statistic import WIDTH, design
@@ -51,7 +51,7 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     flat = {name: f[name].values.reshape(-1, *f[name].shape[2:]) for name in Call._fields}
     theta = f.theta.values.reshape(-1, f.sizes["parameter"])
     keys = jax.random.split(jax.random.PRNGKey(seed), len(theta))
-    first = wide_terms(jnp.zeros(3)).size + extra.shape[1]
+    first = trend_terms(jnp.zeros(3)).size + extra.shape[1]
     phi = jax.jit(lambda x, linear: design(basis, x, linear))
     draw = jax.jit(partial(posterior_coefficients, basis, f.attrs["kernel"]))
     edges = np.linspace(0, 2 * np.pi, _BINS + 1)

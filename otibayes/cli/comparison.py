@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..base.errors import InputError
-from ..base.files import write_whole
+from ..base.store import write_whole
 from .options import check_folder
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..base.errors import InputError
-from ..base.files import write_whole
+from ..base.store import write_whole
 from .options import (
     check_folder,
     check_output,

@@ -141,7 +141,7 @@ def make_selection(
             click.echo(f"{output.name}: {note}")
     if figure is not None:
         from ..analysis.plot import plot_selection
-        from ..base.files import write_whole
+        from ..base.store import write_whole
 
         used, original = recipe_called(recipe, override)[1], recipe_called(recipe)[1]
         polygons = {name for name, cut in used.items() if cut["kind"] == "in_polygon"}

@@ -18,7 +18,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
 from ..base.errors import InputError
-from ..base.files import write_whole
+from ..base.store import write_whole
 
 __all__ = [
     "META_KEY",
