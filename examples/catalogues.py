@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from otibayes import Parameters, Stars, mock, read_stars, write_table
+from otibayes.base.progress import progress
 from otibayes.base.store import write_whole
 
 
@@ -53,7 +53,7 @@ def over_seeds(recover: Callable[..., dict], options: Any) -> list[dict]:
         file = options.folder / f"{options.stars}-{options.bootstraps}-{seed}.json"
         return kept(file, lambda: recover(seed, *given, options.folder))
 
-    return [one(seed) for seed in tqdm(range(options.seeds), desc="catalogues")]
+    return [one(seed) for seed in progress(range(options.seeds), "catalogues", "catalogue")]
 
 
 def off_truth(mean: Any, covariance: Any, truth: Parameters) -> tuple[np.ndarray, float]:

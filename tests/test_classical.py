@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from galpy_sample import sample, staeckel, to_sun
+from otibayes.base.nodes import Nodes
 from scipy.stats import kstest
 from toy_galaxy import TRUTH, ToyStars, toy, toy_frequency, toy_sample
 
 from otibayes.analysis.comparison import chi2_rise
 from otibayes.base.errors import InputError
-from otibayes.base.nodes import Nodes
 from otibayes.base.parameters import TABLE, Parameters
 from otibayes.base.surface import Region, nodes
 from otibayes.base.surface import fit as fit_surface
@@ -27,7 +27,7 @@ from otibayes.classical.regions import LabelSurface, Pool
 from otibayes.classical.scan import scan, zero_crossing
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.frame import galactocentric
-from otibayes.dynamics.trend import inputs, detrended, trend_terms
+from otibayes.dynamics.trend import detrended, inputs, trend_terms
 from otibayes.results.schema import chi2_group
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using C implementation")  # galpy says how it integrates

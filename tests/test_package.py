@@ -94,7 +94,7 @@ CONFINED = {
     "matplotlib": {"analysis.plot"},
     "arviz": {"generative.groups", "analysis", "cli"},
     "xarray": {"results", "classical.fit", "classical.groups", "generative.sample", "generative.groups"}
-    | {"generative.model_files", "analysis", "cli"},
+    | {"generative.model", "analysis", "cli"},
     "astropy": {"base.constants", "stars", "dynamics", "cli"},
     "click": {"cli"},
 }

@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from .progress import progress
 
 __all__ = ["ALONE", "BLOCK", "cores", "in_blocks", "padded", "threaded"]
 
 ALONE = {"xla_cpu_multi_thread_eigen": False}  # to compile for blocks that threads of their own work on
 BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
+
 
 def cores() -> int:
     """How many threads to use."""

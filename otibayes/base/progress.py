@@ -28,10 +28,15 @@ class _Lines(tqdm):
 
 
 def progress(
-    iterable: Iterable[Any] | None = None, description: str = "", unit: str = "", total: int | None = None, done: int = 0
+    iterable: Iterable[Any] | None,
+    description: str,
+    unit: str,
+    total: int | None = None,
+    done: int = 0,
+    shown: bool = True,
 ) -> tqdm:
     """The `iterable`, or a bar to `update`, of which `done` of `total` units were there before; on stderr."""
-    given: dict[str, Any] = {"desc": description, "unit": unit, "total": total, "initial": done}
+    given: dict[str, Any] = {"desc": description, "unit": unit, "total": total, "initial": done, "disable": not shown}
     if sys.stderr.isatty():
         return tqdm(iterable, delay=_DELAY, **given)
     line = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left{postfix}"

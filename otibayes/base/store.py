@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,10 @@ class Store:
     client: Any = None
     threads: int = 1
 
+    def of(self, kind: str, **changes: Any) -> "Store":
+        """The same for values of another kind, whose fingerprint has `kind` too."""
+        return replace(self, fingerprint=f"{self.fingerprint} {kind}", **changes)
+
     def get(self, name: str, like: Any = 0) -> Any:
         """The value under a name; None where there is none."""
         if self.folder is None:
@@ -83,26 +87,24 @@ class Store:
         self,
         function: Callable[[Any], Any],
         points: Iterable[Any],
-        kind: str = "",
         like: Any = 0,
         description: str = "stars",
         unit: str = "pass",
     ) -> list[Any]:
         """Values of a pure function at points, pytrees of numbers, in their order, with progress.
 
-        `kind` tells values of several functions in one store apart. Raises what the function raises, and `InputError`
-        where the store cannot be written.
+        Raises what the function raises, and `InputError` where the store cannot be written.
         """
         points = list(points)
         self._make_folder()
-        names = [_digest(f"{self.fingerprint} {kind}", point) for point in points]
+        names = [_digest(self.fingerprint, point) for point in points]
         values = [self.get(name, like) for name in names]
         missing = [i for i, value in enumerate(values) if value is None]
         with progress(None, description, unit, len(points), len(points) - len(missing)) as bar:
             if missing:
                 with self._executor() as executor:
                     shared = self._shared(function)
-                    found = executor.map(_call, repeat(shared, len(missing)), [points[i] for i in missing])
+                    found: Any = executor.map(_call, repeat(shared, len(missing)), [points[i] for i in missing])
                     with closing(found):  # cancels what has not begun
                         for i, value in zip(missing, found, strict=True):
                             values[i] = value

@@ -108,13 +108,13 @@ def figures(
 
     _write(plot_mean_abundances(read, names, there), output / f"figure2.{suffix}")
     _write(plot_orbits(read, one, masses, there), output / f"figure4.{suffix}")
-    from ..base.nodes import Nodes
+    from ..base.store import Store
 
     problem = prepare_stars(read, [one], number_or_name(delta), method=method)
     _write(plot_deviations(problem, one, masses, there, bootstraps, seed), output / f"figure5.{suffix}")
     with dask_client(dask) as client:
         drawn = plot_coefficients(
-            problem, one, theta=there, bootstraps=bootstraps, seed=seed, nodes=Nodes(client=client)
+            problem, one, theta=there, bootstraps=bootstraps, seed=seed, nodes=Store(client=client)
         )
     _write(drawn, output / f"figure6.{suffix}")
 

@@ -30,6 +30,7 @@ __all__ = [
 
 _RADIUS = 7.0  # frequency times length, beyond which cosines are left out
 _MOST = 1024  # cosines
+_SHORTEST = 0.02  # length, in units of the inputs' range: a shorter one would need more cosines than there may be
 _LEAST_VARIANCE = 1e-20  # floor of the spectrum
 _LEAST_SHARE = 1e-9  # of the envelope, in every combination: keeps prior_covariance positive definite
 _ROOTS = np.array([True, False, True])  # inputs in which the field is even
@@ -97,7 +98,7 @@ def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: flo
     zero at its faces. `size` None: all products within 7 of zero in frequency times length, beyond which a squared
     exponential's spectrum is below 3e-11 of its peak, but no more than 1,024.
     """
-    lengths = np.asarray(lengths, float)
+    lengths = np.maximum(np.asarray(lengths, float), _SHORTEST * (x.max(0) - x.min(0)))
     low = np.where(_ROOTS, 0.0, x.min(0) - margin * lengths)
     high = x.max(0) + margin * lengths
     wave = np.pi * lengths / (high - low)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -114,7 +113,9 @@ class Data:
 
 
 def likelihood_data(
-    prepared: PreparedStars, error_classes: int = 0, requirements: Requirements = Requirements()  # noqa: B008
+    prepared: PreparedStars,
+    error_classes: int = 0,
+    requirements: Requirements = Requirements(),  # noqa: B008
 ) -> Data:
     """What the likelihood needs of `prepare_stars`' stars, which have all `extra` columns that the model requires.
 

@@ -41,9 +41,7 @@ def variance_ratio(amplitude: Any, scatter_cholesky: Any) -> Any:
     return _rotation(amplitude, scatter_cholesky)[1]
 
 
-def hilbert_log_likelihood(
-    field: GaussianField, found: Statistic, basis: Basis, classes: Classes | None = None
-) -> Any:
+def hilbert_log_likelihood(field: GaussianField, found: Statistic, basis: Basis, classes: Classes | None = None) -> Any:
     """ln p(Y | x) with the coefficients integrated out (Solin & Sarkka 2020, section 3.3), from the `Statistic`.
 
     `classes` tells what the stars of each class lack, and their errors beyond Sigma; None where all weigh alike.
@@ -56,6 +54,11 @@ def hilbert_log_likelihood(
 def _volume(gram: Any) -> Any:
     """ln det(1 + W^T W) / 2."""
     return jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(jnp.eye(len(gram)) + gram))))
+
+
+def _possible(explained: Any, square: Any) -> Any:
+    """explained - square; -inf where more is explained than there is, as an absurd amplitude leaves no digits."""
+    return jnp.where(explained <= square, explained - square, -jnp.inf)
 
 
 # ---- all stars alike
@@ -73,7 +76,7 @@ def _alike(field: GaussianField, found: Statistic, basis: Basis) -> Any:
     log_noise = jnp.sum(jnp.log(jnp.diagonal(field.scatter_cholesky)))
     normalisation = found.count * (0.5 * len(d) * jnp.log(2 * jnp.pi) + log_noise)
     process = _regressions(covariance, found.factor[linear:, linear:], b[linear:], d)
-    return trend + process - 0.5 * square - normalisation
+    return _possible(trend + process, 0.5 * square) - normalisation
 
 
 @jax.custom_vjp
@@ -123,8 +126,8 @@ class Coefficients(NamedTuple):
     """Posterior of the coefficients B (M, E) of the `design`, whitened by their prior: z ~ Normal(P^-1 b, P^-1).
 
     B = root (scale z) back^T, z (M, E); `precision` P (Q, Q) and `b` (Q,) are of the `needed` numbers of z, the others
-    being negligible. `noise` (C, E, E) is the Cholesky factor of each class' residual covariance, `weight` (C, E, E) its
-    inverse, 0 where an element is missing; `gram` (C, M, M) that of the whitened columns.
+    being negligible. `noise` (C, E, E) is the Cholesky factor of each class' residual covariance, `weight` (C, E, E)
+    its inverse, 0 where an element is missing; `gram` (C, M, M) that of the whitened columns.
     """
 
     precision: jax.Array
@@ -182,7 +185,7 @@ def _by_class(field: GaussianField, found: Statistic, basis: Basis, classes: Cla
     log_noise = jnp.sum(jnp.log(jnp.diagonal(c.noise, axis1=1, axis2=2)), 1)
     observed = jnp.asarray(classes.observed.sum(1), float)
     normalisation = jnp.sum(found.count * (0.5 * observed * jnp.log(2 * jnp.pi) + log_noise))
-    return explained - 0.5 * jnp.sum(c.weight * found.square) - normalisation
+    return _possible(explained, 0.5 * jnp.sum(c.weight * found.square)) - normalisation
 
 
 @jax.custom_vjp
@@ -218,7 +221,11 @@ def dense_log_likelihood(
     x (N, 3) inputs, Y (N, E) abundances, `linear` (N, L) further columns. With `variance` (N, E), each star's own
     errors squared, infinite where an abundance is missing, one process over all abundances, (N E)^3.
     """
-    even, amplitude, scatter_cholesky = even_kernel(field.kernel, field.lengths), field.amplitude, field.scatter_cholesky
+    even, amplitude, scatter_cholesky = (
+        even_kernel(field.kernel, field.lengths),
+        field.amplitude,
+        field.scatter_cholesky,
+    )
     points = x if linear is None else jnp.concatenate([x, linear], 1)
 
     def trend(point: Any) -> Any:

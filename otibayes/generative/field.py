@@ -1,7 +1,7 @@
 """The field that the likelihood integrates out: draws of its coefficients, and of abundances that follow from them.
 
-Given theta and hyperparameters the coefficients B (M, E) of the `design` are Gaussian: those of the trend have the prior
-covariance Sigma, those of the process are matrix-normal, and stars add Phi^T Phi x (Sigma + errors)^-1 to the
+Given theta and hyperparameters the coefficients B (M, E) of the `design` are Gaussian. Those of the trend have the
+prior covariance Sigma, those of the process are matrix-normal. Stars add Phi^T Phi x (Sigma + errors)^-1 to the
 precision, class by class of stars that lack the same elements and have the same errors.
 """
 

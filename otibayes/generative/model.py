@@ -43,7 +43,7 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GaussianField:
-    """Abundances X ~ Normal(f(J), Sigma), f_e = polynomial trend + GP(0, amplitude_e^2 k): what is assumed, given theta.
+    """Abundances X ~ Normal(f(J), Sigma) with f_e = polynomial trend + GP(0, amplitude_e^2 k): a field, given theta.
 
     `lengths` (3,) of the kernel k, in units of the field's inputs; `amplitude` (E,), and the Cholesky factor of Sigma,
     `scatter_cholesky` (E, E), in units of the elements' standard deviations; `kernel`, one of `basis.KERNELS`. The

@@ -85,7 +85,11 @@ def _programs(potential: Callable[[Any, Any], Any], warmup: int, adapt: bool) ->
 # The sampler's matrices are small: BLAS threads would spend many times its work in waiting for one another.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def sample_nuts(
-    potential: Callable[[Any, Any], Any], context: Any, chains: Chains, name: str = "NUTS", store: Store = Store()
+    potential: Callable[[Any, Any], Any],
+    context: Any,
+    chains: Chains,
+    name: str = "NUTS",
+    store: Store = Store(),  # noqa: B008
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draws (chain, draw, P) of exp(-potential(flat, context)), and statistics (chain, draw) by their ArviZ names.
 

@@ -63,9 +63,7 @@ def sample(
     required = requirements_of(model)
     required = required._replace(mass_model=mass_model or required.mass_model)
     with stage("preparation"):
-        prepared = prepare_stars(
-            stars, elements, chosen.delta, required.mass_model, extra=required.extra, every=False
-        )
+        prepared = prepare_stars(stars, elements, chosen.delta, required.mass_model, extra=required.extra, every=False)
         data = likelihood_data(prepared, chosen.error_classes, required)
     folder = None if checkpoint is None else open_checkpoint(Path(checkpoint), inputs, resume)
     passes = Store(None if folder is None else folder / "passes", name, client, cores())

@@ -13,8 +13,8 @@ LIKELIHOODS = ("hilbert", "dense")
 _CHECKABLE = 50  # draws: with fewer the tail of the surface's importance weights cannot be fitted
 
 
-def _option(default: Any, help: str, metavar: str | None = None, least: int | None = None, type: Any = None) -> Any:
-    return field(default=default, metadata={"help": help, "metavar": metavar, "least": least, "type": type})
+def _about(help: str, metavar: str | None = None, least: int | None = None, type: Any = None) -> dict[str, Any]:
+    return {"help": help, "metavar": metavar, "least": least, "type": type}
 
 
 @dataclass(frozen=True)
@@ -25,29 +25,35 @@ class SampleSettings:
     `InputError` for a value that is unknown, too small or does not go with another.
     """
 
-    model: str | os.PathLike[str] | Callable[[Any], Any] = _option(
-        "joint_abundances",
-        "Generative model: a name in otibayes.models, or your own .py file, which is run.",
-        "NAME_OR_PATH",
+    model: str | os.PathLike[str] | Callable[[Any], Any] = field(
+        default="joint_abundances",
+        metadata=_about(
+            "Generative model: a name in otibayes.models, or your own .py file, which is run.", "NAME_OR_PATH"
+        ),
     )
-    likelihood: str = _option("hilbert", "dense: to 2,000 stars.", "hilbert|dense")
-    surface: bool = _option(True, "Expand the likelihood in theta first.")
-    chains: int = _option(4, "Chains, on as many cores as there are.", least=1)
-    warmup: int = _option(200, "Draws of each chain to adapt, not kept.", least=1)
-    draws: int = _option(850, "Draws of each chain to keep; more where they have not converged.", least=4)
-    basis_size: int | None = _option(
-        None, "Basis functions of 'hilbert'. Default: as the field's length scales ask for.", least=1, type=int
+    likelihood: str = field(default="hilbert", metadata=_about("dense: to 2,000 stars.", "hilbert|dense"))
+    surface: bool = field(default=True, metadata=_about("Expand the likelihood in theta first."))
+    chains: int = field(default=4, metadata=_about("Chains, on as many cores as there are.", least=1))
+    warmup: int = field(default=200, metadata=_about("Draws of each chain to adapt, not kept.", least=1))
+    draws: int = field(
+        default=850, metadata=_about("Draws of each chain to keep; more where chains have not converged.", least=4)
     )
-    delta: Any = _option(
-        "orbit",
-        "Focal length of the Staeckel fudge: median along the orbit, at the star's place, or one number [kpc].",
-        "orbit|local|KPC",
+    basis_size: int | None = field(
+        default=None,
+        metadata=_about("Cosines of 'hilbert'. Default: as the field's length scales ask for.", None, 1, int),
     )
-    error_classes: int = _option(
-        0,
-        "0: abundance errors are part of the scatter. N: add each star's own, in N classes of like errors.",
-        "N",
-        least=0,
+    delta: Any = field(
+        default="orbit",
+        metadata=_about(
+            "Focal length of the Staeckel fudge: median along the orbit, at the star's place, or one number [kpc].",
+            "orbit|local|KPC",
+        ),
+    )
+    error_classes: int = field(
+        default=0,
+        metadata=_about(
+            "0: abundance errors are part of the scatter. N: add each star's own, in N classes of like errors.", "N", 0
+        ),
     )
 
     def __post_init__(self) -> None:

@@ -105,8 +105,8 @@ def projection(basis: Basis, found: Moments) -> Any:
 
 
 def design(basis: Basis, x: jax.Array, linear: Any = None) -> jax.Array:
-    """Phi (N, M) at inputs x (N, 3): trend terms in units of their prior, then any `linear` (N, L) columns likewise, and
-    the features of the basis."""
+    """Phi (N, M) at inputs x (N, 3): trend terms in units of their prior, any `linear` (N, L) columns likewise, and the
+    features of the basis."""
     terms = trend_terms(x) if linear is None else jnp.concatenate([trend_terms(x), linear], 1)
     return jnp.concatenate([WIDTH * terms, jax.vmap(lambda point: features(basis, point))(x)], 1)
 

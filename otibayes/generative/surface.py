@@ -1,4 +1,4 @@
-"""The likelihood by passes over the stars, its statistic as a response surface over theta, and how far that is right."""
+"""The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ def passes(store: Store, data: Data, thetas: Any) -> list[Moments]:
     degrees = tuple(int(d) for d in np.maximum(data.basis.degrees.max(0), data.finer.degrees.max(0)))
     kind = f"{len(data)} {data.basis.low.tolist()} {data.basis.high.tolist()} {degrees}"
     like = Moments(*[0] * len(Moments._fields))
-    return store.map(partial(moments_at, data, degrees=degrees), thetas, kind, like)
+    return store.of(kind).map(partial(moments_at, data, degrees=degrees), thetas, like)
 
 
 class StarPotential:

@@ -65,7 +65,7 @@ class Gaussian(NamedTuple):
 
 @dataclass(frozen=True)
 class Unconstrained:
-    """The unbounded parameters of a `model` of the stars in `data`, one flat vector (P,), sites in order of their names.
+    """The unbounded parameters of a `model` of the stars in `data`: a flat vector (P,), sites in order of their names.
 
     `start` (P,): the fiducial mass model, and hyperparameters in the middle of their ranges; `places` (d,) of the mass
     model's parameters, in the order of their table.
