@@ -21,7 +21,7 @@ from catalogues import FIELDS, off_truth, run_in_processes, with_field
 from scipy.stats import chi2, kstest
 
 import otibayes as oti
-from otibayes.base.files import write_whole
+from otibayes.base.store import write_whole
 from otibayes.dynamics import MILKY_WAY
 
 STUDY = 2026

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from otibayes import Parameters, Stars, mock, read_stars, write_table
 from otibayes.base.constants import R0, V_CIRC
-from otibayes.base.files import write_whole
+from otibayes.base.store import write_whole
 from otibayes.stars.labels import LABELS, mean_labels
 
 

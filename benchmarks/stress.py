@@ -22,7 +22,7 @@ from astropy.table import Table
 from catalogues import run_in_processes
 
 import otibayes as oti
-from otibayes.base.files import write_whole
+from otibayes.base.store import write_whole
 from otibayes.stars.labels import LABELS, mean_labels
 
 ELEMENTS = ("FE_H", "MG_FE")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from galpy_sample import sample, staeckel, to_sun
+from otibayes.base.nodes import Nodes
 from scipy.stats import kstest
 from toy_galaxy import TRUTH, ToyStars, toy, toy_frequency, toy_sample
 
 from otibayes.analysis.comparison import chi2_rise
 from otibayes.base.errors import InputError
-from otibayes.base.nodes import Nodes
 from otibayes.base.parameters import TABLE, Parameters
 from otibayes.base.surface import Region, nodes
 from otibayes.base.surface import fit as fit_surface
@@ -27,7 +27,7 @@ from otibayes.classical.regions import LabelSurface, Pool
 from otibayes.classical.scan import scan, zero_crossing
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.frame import galactocentric
-from otibayes.dynamics.trend import inputs, less_wide_terms, wide_terms
+from otibayes.dynamics.trend import detrended, inputs, trend_terms
 from otibayes.results.schema import chi2_group
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using C implementation")  # galpy says how it integrates
@@ -101,7 +101,7 @@ def test_coefficients_in_bins_are_those_of_the_stars_in_them():
     edges = (3.0, 9.0)
     binned = coefficients(TRUTH, stars, labels, None, None, toy, Settings(bins=edges)).binned
     J = np.stack([aa.J_R, aa.L_z, aa.J_z], -1)
-    delta = deviation(J, less_wide_terms(J, labels))
+    delta = deviation(J, detrended(J, labels))
     for q, (low, high) in enumerate([(0, 3), (3, 9), (9, np.inf)]):
         inside = (aa.J_z >= low) & (aa.J_z < high)
         expected = least_squares(aa.theta_z[inside], delta[:, inside], harmonics=(1, 2, 4))
@@ -222,7 +222,7 @@ def test_detrended_labels():
     stars, _ = toy_sample(300, 4)
     aa = toy(galactocentric(stars.heliocentric, TRUTH), TRUTH)
     J = np.stack([aa.J_R, aa.L_z, aa.J_z], 1)
-    gross = np.asarray(wide_terms(inputs(J))) @ np.linspace(-1, 1, 12)
+    gross = np.asarray(trend_terms(inputs(J))) @ np.linspace(-1, 1, 12)
     rest = np.random.default_rng(2).normal(size=300)
     labels, sigma = np.stack([gross, gross + rest], 1), np.ones((300, 2))
     counts = np.concatenate([np.ones((1, 300), int), resamples(300, 3, 0)])
@@ -239,7 +239,7 @@ def test_detrended_labels():
     np.testing.assert_allclose(both.binned, binned.binned, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(both.series, detrended.series, rtol=1e-5, atol=1e-8)
     # of a label without gross form the regression takes next to nothing
-    clean = rest - np.asarray(wide_terms(inputs(J))) @ np.linalg.lstsq(np.asarray(wide_terms(inputs(J))), rest)[0]
+    clean = rest - np.asarray(trend_terms(inputs(J))) @ np.linalg.lstsq(np.asarray(trend_terms(inputs(J))), rest)[0]
     same = found(clean[:, None].repeat(2, 1), detrended=True).series
     np.testing.assert_allclose(detrended.series[:, 1], same[:, 1], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(same, found(clean[:, None].repeat(2, 1)).series, rtol=1e-5, atol=1e-7)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..base.errors import InputError
-from ..base.nodes import Nodes
+from ..base.store import Store
 from ..base.surface import Region, draw
 from ..dynamics.potential import MILKY_WAY, MassModel
 from . import chi2
@@ -64,7 +64,7 @@ def fit(
     checks: int = 8,
     polish: bool | None = None,
     model: MassModel = MILKY_WAY,
-    nodes: Nodes = Nodes(),  # noqa: B008
+    nodes: Store = Store(),  # noqa: B008
 ) -> ClassicalFit:
     """Minimise equation 8 for every label, on all stars and on each bootstrap resample (PW21, section 6.2).
 
@@ -85,7 +85,7 @@ def fit(
     N, E = labels.shape
     counts = np.concatenate([np.ones((1, N), int), resamples(N, bootstraps, seed)])
     problem = Problem(stars, labels, sigma, counts, actions, settings, model)
-    nodes = nodes.of(f"classical {problem.digest()}", like=Coefficients(0, 0))
+    nodes = nodes.of(f"classical {problem.digest()}")
     table, unit = model.parameters, scales(model.parameters)
     low, high = np.array([[p.low, p.high] for p in table]).T
     start = np.array([M_DISK_START if p.name == "m_disk" else p.fiducial for p in table])
@@ -112,13 +112,14 @@ def fit(
         tasks = [(e, b, start) for e in range(E) for b in range(bootstraps + 1)]
         more = [(e, 0, s) for e in range(E) for s in begin]
         structure: Any = Minimum(*[0] * len(Minimum._fields))  # type: ignore[arg-type]
-        plain = nodes.of("minimum", like=structure, description="plain", unit="fit")
-        done = plain(PlainMinimum(problem, fatol), tasks + more)
+        done = nodes.of("minimum").map(PlainMinimum(problem, fatol), tasks + more, structure, "plain", "fit")
         done = [Minimum(m.theta, float(m.value), bool(m.converged), int(m.evaluations)) for m in done]
         minima = [done[e * (bootstraps + 1) : (e + 1) * (bootstraps + 1)] for e in range(E)]
         ends = np.array([m.theta for m in done[len(tasks) :]]).reshape(E, starts, len(table))
         thetas = np.array([[minimum.theta for minimum in row] for row in minima])
-        at_optimum = [value.series[:, e] for e, value in enumerate(nodes(problem, list(thetas[:, 0])))]
+        at_optimum = [
+            value.series[:, e] for e, value in enumerate(nodes.map(problem, list(thetas[:, 0]), Coefficients(0, 0)))
+        ]
         # wide against roughness
         slopes = [jacobian(problem.one(e, 0).series, thetas[e, 0], table, 0.3) for e in range(E)]
 

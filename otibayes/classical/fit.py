@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..base.errors import InputError
-from ..base.nodes import Nodes
+from ..base.store import Store
 from ..dynamics import MILKY_WAY, MassModel, check_method, phase_space
 from ..results.provenance import digest, origins
 from ..results.schema import as_tree, constant_data
@@ -101,7 +102,7 @@ def fit_classical(
         surface=surface,
         polish=polish,
         model=model,
-        nodes=Nodes(store=store, client=client, fingerprint=passes),
+        nodes=Store(None if store is None else Path(store), passes, client),
     )
     groups = classical_groups(found, problem.elements, model, settings.bins)
     groups["constant_data"] = constant_data(problem.stars, problem.elements, problem.delta)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..dynamics.frame import PhaseSpace, phase_space
-from ..dynamics.trend import less_wide_terms
+from ..dynamics.trend import detrended
 from .deviation import Neighbours, over_blocks
 from .fourier import coefficient_names, design, normal_equations, solve
 from .neighbours import Candidates
@@ -46,7 +46,7 @@ class Settings(NamedTuple):
     `neighbours` K; `own_copies`, whether a star's copies in a resample are its neighbours; `gradient`, whether the
     local mean is weighted (A5) or naive (A1); `angle`, "theta_z" or "theta_R"; `moment` of a label, its "mean" or
     "scatter"; `every`, whether c0 and b2 are in the objective. Ours: `detrended`, whether labels lose their gross form
-    in the actions (`less_wide_terms`) before any mean over neighbours; `bins`, edges in J_z [kpc km/s] between which
+    in the actions (`detrended`) before any mean over neighbours; `bins`, edges in J_z [kpc km/s] between which
     the coefficients are found separately, always of detrended labels.
     """
 
@@ -180,7 +180,7 @@ def at_theta(
     used = np.concatenate([y, y**2], 1) if scatter else y
     ways = [used] if not settings.detrended else []
     if gross:
-        ways.append(less_wide_terms(J, used))
+        ways.append(detrended(J, used))
     return AtTheta(J, np.asarray(getattr(aa, settings.angle)), drawn, y, inverse, counts, ways)
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..base.nodes import Nodes
-from ..base.surface import Region, draw, fit, nodes, predict, reader
+from ..base.store import Store
+from ..base.surface import Region, design, draw, fit, predict, reader
 from .objective import Coefficients
 
 __all__ = ["LabelSurface", "Pool", "covering", "outermost"]
@@ -61,13 +61,13 @@ class Pool:
     """Evaluations of the coefficients so far: `theta` (n, d), `values` with a leading (n,); `add` makes more."""
 
     function: Callable[[np.ndarray], Coefficients]
-    nodes: Nodes
+    nodes: Store
     theta: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     values: Coefficients | None = None
 
     def add(self, points: np.ndarray) -> Coefficients:
         """The values at `points` (m, d), which are known from then on."""
-        found = self.nodes(self.function, list(points))
+        found = self.nodes.map(self.function, list(points), Coefficients(0, 0))
         new = Coefficients(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
         old = self.values
         self.theta = points if old is None else np.concatenate([self.theta, points])
@@ -105,7 +105,7 @@ class Pool:
         for i in np.argsort(size, kind="stable"):  # what the smallest needs serves those that hold it
             region, degree = wanted[i]
             known = np.concatenate([self.theta.reshape(-1, points.shape[1]), points])
-            new = nodes(region, degree, oversampling, seed, known[_near(region, known)])
+            new = design(region, degree, oversampling, seed, known[_near(region, known)])
             points = np.concatenate([points, new])
         return points
 

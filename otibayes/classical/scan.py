@@ -6,7 +6,7 @@ import numpy as np
 
 from ..base import constants
 from ..base.errors import InputError
-from ..base.nodes import Nodes
+from ..base.store import Store
 from ..dynamics.potential import MILKY_WAY, MassModel
 from .objective import Actions, Coefficients, Settings, coefficients
 from .problem import resamples
@@ -76,7 +76,7 @@ def scan(
     seed: int = 0,
     settings: Settings = Settings(),  # noqa: B008
     model: MassModel = MILKY_WAY,
-    nodes: Nodes = Nodes(),  # noqa: B008
+    nodes: Store = Store(),  # noqa: B008
 ) -> Scan:
     """Coefficients of E labels and of their resamples at each of `values` of one `parameter`, the rest as in `theta`.
 
@@ -96,5 +96,5 @@ def scan(
 
     if not len(values):
         raise InputError(f"none of these values of {parameter} leaves the halo any mass; lower them")
-    found = nodes.of(f"scan {parameter} {theta}", like=Coefficients(0, 0), description="scan")(at, list(values))
+    found = nodes.of(f"scan {parameter} {theta}").map(at, list(values), Coefficients(0, 0), "scan")
     return Scan(parameter, values, np.stack([each.series for each in found]))

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..base.nodes import Nodes
 from ..base.parallel import cores, threaded
+from ..base.store import Store
 from ..base.surface import Region, draw
 from . import chi2
 from .minimum import Minimum, scales
@@ -111,7 +111,7 @@ class Target:
 
 
 def optimise_on_surfaces(
-    problem: Problem, nodes: Nodes, region: Region, fatol: np.ndarray, starts: int, checks: int, seed: int
+    problem: Problem, nodes: Store, region: Region, fatol: np.ndarray, starts: int, checks: int, seed: int
 ) -> tuple[Pool, list[Target], SurfaceReport, np.ndarray, np.ndarray]:
     """From a pilot about the start to regions in which all optima lie, and surfaces that are good enough there.
 
@@ -171,7 +171,7 @@ def optimise_on_surfaces(
 
 
 def polish_optima(
-    problem: Problem, nodes: Nodes, pool: Pool, targets: list[Target], report: SurfaceReport, seed: int
+    problem: Problem, nodes: Store, pool: Pool, targets: list[Target], report: SurfaceReport, seed: int
 ) -> SurfaceReport:
     """Pairs' surfaces shifted to the plain coefficients at their optimum and minimised anew, until the two agree there.
 
@@ -246,12 +246,12 @@ def _random_pairs(rng: np.random.Generator, number: int, labels: int, resamples:
     return [(i % labels, int(drawn[i % labels, (i // labels) % resamples])) for i in range(number)]
 
 
-def _singly(function: Single, nodes: Nodes, tasks: list[tuple[int, int, np.ndarray]]) -> list[Coefficients]:
+def _singly(function: Single, nodes: Store, tasks: list[tuple[int, int, np.ndarray]]) -> list[Coefficients]:
     """Plain coefficients of single (label, replicate, theta)."""
     kind = f"single {function.bins}" + (" of candidates" if function.candidates else "")
-    nodes = replace(nodes.of(kind), description="plain", unit="optimum", threads=cores())
+    nodes = nodes.of(kind, threads=cores())
     with threadpool_limits(1, "blas"):  # of all: one evaluation's end must not change another's
-        return nodes(function, tasks)
+        return nodes.map(function, tasks, Coefficients(0, 0), "plain", "optimum")
 
 
 def _shifted(series: Any, shift: np.ndarray) -> Any:

@@ -184,7 +184,7 @@ def figures(
         raise InputError(f"{stars}: has no abundances; name a column with --column MG_FE=THEIRS")
     one = names[0] if element is None else element
     from ..analysis.plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
-    from ..base.nodes import Nodes
+    from ..base.store import Store
 
     problem = prepare_stars(read, [one], number_or_name(delta), method=method)
     scanned = {"theta": there, "bootstraps": bootstraps, "seed": seed}
@@ -193,7 +193,7 @@ def figures(
             2: plot_mean_abundances(read, names, there),
             4: plot_orbits(read, one, masses, there),
             5: plot_deviations(problem, one, masses, **scanned),
-            6: plot_coefficients(problem, one, nodes=Nodes(client=client), **scanned),
+            6: plot_coefficients(problem, one, nodes=Store(client=client), **scanned),
         }
         for number, figure in drawn.items():
             figure.savefig(folder / f"figure{number}.{suffix}", dpi=200)

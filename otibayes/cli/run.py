@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..base.errors import InputError
-from ..base.files import write_whole
+from ..base.store import write_whole
 from .classical import classical
 from .comparison import write_comparison
 from .options import check_folder

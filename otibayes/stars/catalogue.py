@@ -14,7 +14,7 @@ from ..base.arrays import in_unit
 from ..base.constants import KMS_PER_MASYR_KPC
 from ..base.errors import InputError
 from .stars import Provenance, Stars, in_words, names_of
-from .table import META_KEY, Part, best_part, open_table, similar_names, table_meta
+from .table import Part, best_part, open_table, similar_names, table_in_memory, table_meta
 from .values import (
     clean_error,
     clean_label,
@@ -151,8 +151,7 @@ def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part], s
         for name in source.colnames:
             values = np.asarray(source[name])
             digest.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
-        part = Part(source.colnames, lambda names: source[list(names)], source.meta.get(META_KEY))
-        return Path("table"), [part], digest.hexdigest()
+        return Path("table"), [table_in_memory(source, Path("table"), "astropy")], digest.hexdigest()
     path = Path(source)
     parts = open_table(path)
     with path.open("rb") as file:

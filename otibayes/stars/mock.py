@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import astropy.units as u
 import numpy as np
 from astropy.table import Table
-from tqdm import tqdm
 
 from ..base import constants as const
 from ..base.errors import InputError
 from ..base.parameters import Parameters
+from ..base.progress import progress as shown_progress
 from ..dynamics.potential import halo_mass
 from .labels import LABELS, Label, mean_labels, scatter
 from .orbits import EARLIEST, FOOTPRINTS, Footprint, Orbits, footprint_of, icrs, integrate, observe
@@ -108,7 +108,7 @@ def _sight(survey: _Survey, total: int, processes: int, progress: bool) -> tuple
     """Phase space (6, total) and torus (4, total) of as many stars, and the largest energy drift."""
     drift, done, seen, tori = 0.0, 0, [], []
     chunks = _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1)
-    with tqdm(total=total, desc="orbits", unit="star", disable=not progress) as bar, closing(chunks):
+    with shown_progress(None, "orbits", "star", total, shown=progress) as bar, closing(chunks):
         for number, (w, torus, drift_here) in enumerate(chunks):
             seen.append(w[:, : total - done])
             tori.append(torus[:, : total - done])

@@ -24,7 +24,7 @@ from astropy.table import MaskedColumn, Table
 from astropy.table.meta import get_header_from_yaml
 
 from ..base.errors import InputError
-from ..base.files import write_whole
+from ..base.store import write_whole
 from .values import MISSING_TEXT
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "best_part",
     "open_table",
     "similar_names",
+    "table_in_memory",
     "table_meta",
     "write_table",
 ]
@@ -326,15 +327,18 @@ def _parquet_part(path: Path, plain: Path) -> Part:
     return Part(path, "parquet", file.schema_arrow.names, load, meta)
 
 
+def table_in_memory(table: Table, path: Path, format: str) -> Part:
+    """An astropy table as a part of the file that it came from, or that messages name."""
+
+    def load(names: Sequence[str]) -> dict[str, _Raw]:
+        masked = {name: np.ma.asarray(table[name]) for name in names}
+        return {n: (np.ma.getdata(c), np.ma.getmaskarray(c), table[n].unit) for n, c in masked.items()}
+
+    return Part(path, format, list(table.colnames), load, table.meta.get(META_KEY))
+
+
 def _votable_parts(path: Path, plain: Path) -> list[Part]:
     from astropy.io import votable
 
-    def part(table: Table) -> Part:
-        def load(names: Sequence[str]) -> dict[str, _Raw]:
-            masked = {name: np.ma.asarray(table[name]) for name in names}
-            return {n: (np.ma.getdata(c), np.ma.getmaskarray(c), table[n].unit) for n, c in masked.items()}
-
-        return Part(path, "VOTable", list(table.colnames), load)
-
     tables = votable.parse(plain, verify="ignore").iter_tables()
-    return [part(table.to_table(use_names_over_ids=True)) for table in tables]
+    return [table_in_memory(table.to_table(use_names_over_ids=True), path, "VOTable") for table in tables]

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...base.errors import InputError
-from ...base.nodes import Nodes
 from ...base.parameters import Parameters
+from ...base.store import Store
 from ...classical.deviation import Neighbours, deviation
 from ...classical.fit import errors_of
 from ...classical.fourier import design
@@ -95,7 +95,7 @@ def plot_coefficients(
     bootstraps: int = 128,
     seed: int = 0,
     settings: Settings = Settings(),  # noqa: B008
-    nodes: Nodes = Nodes(),  # noqa: B008
+    nodes: Store = Store(),  # noqa: B008
 ) -> Figure:
     """Coefficients of one element against m_disk at `values`, with bootstrap errors (PW21, Figure 6).
 
@@ -142,7 +142,7 @@ def _scan(
     bootstraps: int,
     seed: int,
     settings: Settings,
-    nodes: Nodes | None,
+    nodes: Store | None,
 ) -> Scan:
     if bootstraps < 2:
         raise InputError(f"errors need at least 2 bootstraps, got {bootstraps}")
@@ -157,5 +157,5 @@ def _scan(
         bootstraps=bootstraps,
         seed=seed,
         settings=settings,
-        nodes=Nodes() if nodes is None else nodes,
+        nodes=Store() if nodes is None else nodes,
     )
