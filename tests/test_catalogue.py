@@ -171,7 +171,7 @@ BAD_TABLES = {
     ),
     "near miss": ((lambda t: t.rename_column("pmra", "PM_RA") or t)(good_table()), {}, "similar columns: PM_RA"),
     "mapped to nothing": (good_table(), {"columns": {"pmra": "PMRAA"}}, "no column PMRAA .given for pmra.*pmra"),
-    "unknown element": (good_table(), {"elements": ["MG_FA"]}, "element MG_FA is not in the table; found: MG_FE"),
+    "unknown element": (good_table(), {"elements": ["MG_FA"]}, "no column MG_FA; similar columns: MG_FE"),
     "element all masked": (changed(MG_FE=np.nan), {"elements": ["MG_FE"]}, "MG_FE has no usable value in any of 40"),
     "all velocities masked": (changed(radial_velocity=np.nan), {}, "none of its 40 .* 40 with radial_velocity missing"),
     "all velocities filled": (changed(radial_velocity=-999.0), {}, "none .* 40 with radial_velocity is a fill value"),

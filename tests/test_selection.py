@@ -9,7 +9,8 @@ from astropy.table import Table
 
 from otibayes.analysis.plot import plot_selection
 from otibayes.base.errors import InputError
-from otibayes.stars import parse_override, read_stars, select, write_table
+from otibayes.cli.stars import parse_override
+from otibayes.stars import read_stars, select, write_table
 from otibayes.stars.recipes import bits_unset, book, highest, in_polygon, recipe, red_clump
 from otibayes.stars.table import META_KEY, open_table
 

@@ -2,6 +2,8 @@
 
 import sys
 import tempfile
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from .options import (
     theta_from,
 )
 
-__all__ = ["actions", "make_mock", "make_selection"]
+__all__ = ["actions", "make_mock", "make_selection", "parse_override"]
 
 
 @click.command("mock")
@@ -138,7 +140,7 @@ def make_selection(
         check_output(figure, inputs)
         if figure.resolve() == output.resolve():
             raise InputError(f"--figure and --output are both {output}; give two names")
-    from ..stars import parse_override, read_stars, select, write_table
+    from ..stars import read_stars, select, write_table
 
     override = parse_override(cuts)
     table, flow = select(catalogue, recipe, override, **joined)
@@ -157,6 +159,24 @@ def make_selection(
     if figure is not None and drawn is not None:
         with all_or_nothing(figure.parent) as folder:
             drawn.savefig(folder / figure.name, dpi=150)
+
+
+def parse_override(texts: Sequence[str]) -> dict[str, Any]:
+    """Overrides as the command line writes them: "snr.min=50", "low-alpha=off"; values as in TOML."""
+    override: dict[str, Any] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        cut, _, argument = key.partition(".")
+        try:
+            if argument:
+                override.setdefault(cut, {})[argument] = tomllib.loads(f"value = {value}")["value"]
+            elif value == "off":
+                override[cut] = "off"
+            else:
+                raise ValueError
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            raise InputError(f"cannot read the cut '{text:.80}'; write CUT.ARGUMENT=VALUE or CUT=off") from None
+    return override
 
 
 def _figure_of(catalogue: Path, recipe: str, override: dict[str, Any], joined: dict[str, Any], stars: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from .catalogue import embedded_stars, read_stars
 from .mock import mock
-from .recipes import parse_override
 from .selection import CutFlow, select
 from .stars import Provenance, Stars
 from .table import write_table
@@ -13,7 +12,6 @@ __all__ = [
     "Stars",
     "embedded_stars",
     "mock",
-    "parse_override",
     "read_stars",
     "select",
     "write_table",

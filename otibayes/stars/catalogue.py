@@ -31,8 +31,6 @@ __all__ = ["embedded_stars", "read_stars"]
 
 _SKY = ("ra", "dec", "pmra", "pmdec", "radial_velocity")
 _LARGEST_ZERO_POINT = 1.0  # mas; Gaia's is 0.02 to 0.05
-_FAR, _NEAR = 50.0, 0.005  # kpc: no survey's typical star with a useful parallax is as far, or as near, as that
-_FAST, _SLOW = 1e4, 0.3  # km/s: no typical star is as fast, or moves as slowly across the sky, as that
 _SEVERAL = 10  # stars, of which the median tells a unit
 _IDENTIFIERS = {"apogee_id", "sdss_id", "sobject_id", "source_id", "star_id", "tmass_id"}
 
@@ -44,7 +42,7 @@ def read_stars(
     parallax_zero_point: Any = 0.0,
     extra: str | Sequence[str] = (),
 ) -> Stars:
-    """Read stars from a FITS, ECSV, CSV, Parquet or VOTable file, or from an astropy table in memory.
+    """Read stars from a FITS, ECSV, CSV or Parquet file, or from an astropy table in memory.
 
     Columns: `ra dec` [deg], `parallax` [mas] or `distance` [kpc], `pmra pmdec` [mas/yr], `radial_velocity` [km/s], each
     with an optional `_error`; abundances [dex] such as `FE_H`, `MG_FE`, with an optional `_ERR`. `columns` maps ours to
@@ -73,8 +71,6 @@ def read_stars(
     names = _Names(part, columns, path)
     depth, notes = _depth(names, zero_point)
     labels, default_notes = (names_of(elements), []) if elements is not None else names.elements()
-    for label in labels:
-        names.label(label)
     sky = ("ra", "dec", depth, "pmra", "pmdec", "radial_velocity")
     optional = [f"{name}_error" for name in sky] + [f"{label}_ERR" for label in labels]
     needed = [names[name] for name in (*sky, *labels, *extra)] + [names[name] for name in optional if name in names]
@@ -108,18 +104,13 @@ def read_stars(
     errors: dict[str, np.ndarray] = {}
     for label in labels:
         try:
-            abundance, error_of_label, label_notes = _label(table, names, label, keep)
-        except InputError as unreadable:
+            values_of_label, error_of_label, told = _label(table, names, label, keep)
+        except InputError as unusable_label:
             if elements is not None:
                 raise
-            default_notes.append(f"{label} is left out: {unreadable}")
+            default_notes.append(f"{label} is left out: {unusable_label}")
             continue
-        if np.isnan(abundance[keep]).all():
-            if elements is not None:
-                raise InputError(f"{path}: {label} has no usable value in any of {keep.sum()} rows; ask for another")
-            default_notes.append(f"{label} is left out: it has no usable value")
-            continue
-        abundances[label], notes = abundance, notes + label_notes
+        abundances[label], notes = values_of_label, notes + told
         if error_of_label is not None:
             errors[label] = error_of_label
     if elements is None:
@@ -189,13 +180,6 @@ class _Names:
         notes = [f"{', '.join(others[:6])}: no known element; ask by name (--elements) to use"] if others else []
         return tuple(n for n in alike if is_element(n)), notes
 
-    def label(self, name: str) -> str:
-        if name not in self:
-            elements = self.elements()[0]
-            near = similar_names(name, self.names) or elements
-            raise InputError(f"{self.path}: element {name} is not in the table; found: {', '.join(near)}")
-        return self[name]
-
 
 def _depth(names: _Names, zero_point: float) -> tuple[str, list[str]]:
     """Which column distances come from, "distance" or "parallax", and a note where there was a choice."""
@@ -220,6 +204,8 @@ def _label(
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Values and errors (N,) of one label, NaN where they cannot be used, with what the user should know."""
     values, wrong = clean_label(label, column_values(table, names[label]))
+    if np.isnan(values[keep]).all():
+        raise InputError(f"{names.path}: {label} has no usable value in any of {keep.sum()} rows; ask for another")
     notes = [f"{label}: {count} values missing: {reason}" for reason, count in wrong.items()]
     if f"{label}_ERR" not in names:
         return values, None, [*notes, f"{label} has no error column; intrinsic scatter absorbs it"]
@@ -280,25 +266,24 @@ def _check_units(values: Mapping[str, np.ndarray], fill: Mapping[str, np.ndarray
     if np.median(np.abs(values["dec"])) > 90 or not -180 <= np.median(values["ra"]) <= 360:
         raise InputError(f"{path}: ra or dec lie outside the sphere; ra and dec are needed in degrees")
     distance = values["distance"] if depth == "distance" else 1 / values["parallax"]
-    middle, far = float(np.median(values[depth])), float(np.median(distance))
-    speed = float(np.median(np.abs(values["radial_velocity"])))
-    across = float(np.median(_across({**values, "distance": distance})))
-    several = distance.size >= _SEVERAL  # the median of a few may be anything
-    # (whether, the median, what it looks like, how to mend it)
-    parallax, kpc = f"parallax is {middle:.3g} mas", f"distance is {middle:.3g} kpc"
-    proper_motion = f"proper motion is {across:.3g} km/s at the stars' distances"
-    strange = [
-        (far > _FAR and depth == "parallax", parallax, "arcsec", "multiply it by 1000"),
-        (far > _FAR and depth == "distance", kpc, "pc", "divide it by 1000"),
-        (far < _NEAR and several and depth == "parallax", parallax, "microarcsec", "divide it by 1000"),
-        (far < _NEAR and several and depth == "distance", kpc, "Mpc", "multiply it by 1000"),
-        (speed > _FAST, f"|radial_velocity| is {speed:.3g} km/s", "m/s", "divide it by 1000"),
-        (across > _FAST, proper_motion, "microarcsec/yr", "divide it by 1000"),
-        (across < _SLOW and several, proper_motion, "arcsec/yr", "multiply it by 1000"),
+    # of what, its typical value, its unit, between what that of stars lies, and what it looks like below and above
+    typical = [
+        ("parallax", values[depth], "mas", 0.02, 200.0, "arcsec", "microarcsec"),
+        ("distance", values[depth], "kpc", 0.005, 50.0, "Mpc", "pc"),
+        ("|radial_velocity|", np.abs(values["radial_velocity"]), "km/s", 0.0, 1e4, "", "m/s"),
+        ("proper motion", _across({**values, "distance": distance}), "km/s", 0.3, 1e4, "arcsec/yr", "microarcsec/yr"),
     ]
-    for looks, median, unit, remedy in strange:
-        if looks:
-            raise InputError(f"{path}: the median {median}: it looks like {unit}; give the column its unit or {remedy}")
+    for name, numbers, unit, least, most, below, above in typical:
+        median = float(np.median(numbers))
+        few = numbers.size < _SEVERAL  # the median of a few may be small by chance
+        if (name in ("parallax", "distance") and name != depth) or least <= median <= most or (few and median < least):
+            continue
+        looks, remedy = (below, "multiply it by 1000") if median < least else (above, "divide it by 1000")
+        where = " at the stars' distances" if name == "proper motion" else ""
+        raise InputError(
+            f"{path}: the median {name} is {median:.3g} {unit}{where}: it looks like {looks}; give the column its unit"
+            f" or {remedy}"
+        )
 
 
 def embedded_stars() -> Stars:

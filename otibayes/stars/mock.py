@@ -6,13 +6,11 @@ nor anybody's, has a part in the answer.
 """
 
 import json
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import count
+from itertools import batched, count
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -90,36 +88,29 @@ class _Survey(NamedTuple):
         return w, torus[:, found], orbits.energy_drift
 
 
-def _in_order(function: Callable[[int], Any], processes: int) -> Generator[Any]:
+def _in_order(function: Callable[[int], Any], processes: int) -> Iterator[Any]:
     """function(0), function(1), ... without end, computed a little ahead by as many processes."""
     if processes == 1:
         yield from map(function, count())
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        ahead = deque(pool.submit(function, number) for number in range(2 * processes))
-        try:
-            for number in count(2 * processes):
-                yield ahead.popleft().result()
-                ahead.append(pool.submit(function, number))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for numbers in batched(count(), 16 * processes):
+            yield from pool.map(function, numbers)
 
 
 def _sight(survey: _Survey, total: int, processes: int, progress: bool) -> tuple[np.ndarray, np.ndarray, float]:
     """Phase space (6, total) and torus (4, total) of as many stars, and the largest energy drift."""
-    drift, done, seen, tori = 0.0, 0, [], []
-    chunks = _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1)
-    with shown_progress(None, "orbits", "star", total, shown=progress) as bar, closing(chunks):
-        for number, (w, torus, drift_here) in enumerate(chunks):
-            seen.append(w[:, : total - done])
-            tori.append(torus[:, : total - done])
-            drift = max(drift, drift_here)
-            done += seen[-1].shape[1]
-            bar.update(seen[-1].shape[1])
-            if done == total:
+    chunks, done = [], 0
+    with shown_progress(None, "orbits", "star", total, shown=progress) as bar:
+        for chunk in _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1):
+            chunks.append(chunk)
+            done += (seen := chunk[0].shape[1])
+            bar.update(min(seen, total - bar.n))
+            if done >= total:
                 break
-            if done == 0 and number == _BARREN:
+            if done == 0 and len(chunks) > _BARREN:
                 raise InputError("no orbit is ever seen in this survey; make d_max larger or the footprint wider")
-    return np.concatenate(seen, axis=1), np.concatenate(tori, axis=1), drift
+    w, torus = (np.concatenate([chunk[i] for chunk in chunks], axis=1)[:, :total] for i in (0, 1))
+    return w, torus, max(chunk[2] for chunk in chunks)
 
 
 def _abundance_errors(rng: np.random.Generator, n: int, labels: Sequence[Label]) -> np.ndarray:

@@ -22,7 +22,6 @@ __all__ = [
     "columns_of",
     "highest",
     "in_polygon",
-    "parse_override",
     "ratio_above",
     "recipe",
     "red_clump",
@@ -60,24 +59,6 @@ def recipe(name: str, override: Mapping[str, Any] | None = None) -> tuple[list[s
                 raise InputError(f"recipe {name} has no cut {cut} to change to {change}; its cuts: {', '.join(cuts)}")
     # Which row of a star is best can be told only among those that pass everything else.
     return surveys, dict(sorted(cuts.items(), key=lambda item: item[1]["kind"] == "highest"))
-
-
-def parse_override(texts: Sequence[str]) -> dict[str, Any]:
-    """Overrides as the command line writes them: "snr.min=50", "low-alpha=off"; values as in TOML."""
-    override: dict[str, Any] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        cut, _, argument = key.partition(".")
-        try:
-            if argument:
-                override.setdefault(cut, {})[argument] = tomllib.loads(f"value = {value}")["value"]
-            elif value == "off":
-                override[cut] = "off"
-            else:
-                raise ValueError
-        except (ValueError, AttributeError, TypeError, RecursionError):
-            raise InputError(f"cannot read the cut '{text:.80}'; write CUT.ARGUMENT=VALUE or CUT=off") from None
-    return override
 
 
 def columns_of(cut: Mapping[str, Any]) -> dict[str, str]:

@@ -267,7 +267,8 @@ def _apply(
     # What stars were cut by (temperatures, gravities, ...) may be what abundances depend on, too.
     ranged = [cut["column"] for cut in cuts.values() if cut["kind"] == "between"]
     kept = dict.fromkeys([*standard, survey["id"], "ref_epoch", *ranged])
-    chosen = Table({name: table[name] for name in kept if name in table.colnames})
+    plain = [name for name in kept if name in table.colnames and table[name].dtype.kind in "biufU"]
+    chosen = Table({name: table[name] for name in plain})
     if distance:
         for column, array in distance.values(table).items():
             chosen[column] = array

@@ -81,7 +81,7 @@ class Part(NamedTuple):
 
 
 def open_table(path: str | os.PathLike[str]) -> list[Part]:
-    """The tables in a FITS, ECSV, CSV, Parquet or VOTable file, packed by gzip or not.
+    """The tables in a FITS, ECSV, CSV or Parquet file, packed by gzip or not.
 
     The format follows from the content, not from the name. Of FITS and Parquet nothing but headers is read. Raises
     `InputError` where the file is absent, is not such a table, is truncated or has no rows.
@@ -89,8 +89,9 @@ def open_table(path: str | os.PathLike[str]) -> list[Part]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: {'is a folder, not a table' if path.is_dir() else 'no such file'}")
-    plain, unpacked, name = path, None, next((n for s, n in _SUFFIXES.items() if path.name.endswith(s)), "a table")
-    with _one_line(path, name), path.open("rb") as file:
+    name = path.name.lower()
+    plain, unpacked, format = path, None, next((f for s, f in _SUFFIXES.items() if name.endswith(s)), "a table")
+    with _one_line(path, format), path.open("rb") as file:
         if file.peek(2).startswith(b"\x1f\x8b"):
             unpacked = tempfile.NamedTemporaryFile(suffix=".unpacked")  # noqa: SIM115
             with gzip.open(file) as content:
@@ -98,19 +99,13 @@ def open_table(path: str | os.PathLike[str]) -> list[Part]:
             unpacked.flush()
             plain = Path(unpacked.name)
     with plain.open("rb") as file:
-        head = file.read(512)
-    marks = {b"SIMPLE": "fits", b"PAR1": "parquet", b"# %ECSV": "ECSV"}
-    format = next((format for mark, format in marks.items() if head.startswith(mark)), name)
+        head = file.read(9)
+    for mark, name, parts_of in ((b"SIMPLE", "fits", _fits_parts), (b"PAR1", "parquet", _parquet_parts)):
+        if head.startswith(mark):
+            with _one_line(path, name):
+                return [part._replace(unpacked=unpacked) for part in parts_of(path, plain)]
     with _one_line(path, format):
-        if format == "fits" and head.startswith(b"SIMPLE"):
-            parts = _fits_parts(path, plain)
-        elif format == "parquet" and head.startswith(b"PAR1"):
-            parts = [_parquet_part(path, plain)]
-        elif b"<VOTABLE" in head:
-            parts = _votable_parts(path, plain)
-        else:
-            parts = [_text_part(path, _text_in(plain.read_bytes()))]
-    return [part._replace(unpacked=unpacked) for part in parts]
+        return [_text_part(path, _text_in(plain.read_bytes()))]
 
 
 def best_part(parts: Sequence[Part], wanted: Iterable[str]) -> Part:
@@ -245,7 +240,7 @@ def _fits_values(data: Any, name: str, null: Any) -> tuple[np.ndarray, np.ndarra
     return np.array(data[name]), np.isin(text, [str(null).strip().lower(), *MISSING_TEXT])
 
 
-# ---- text, Parquet, VOTable
+# ---- text and Parquet
 
 
 def _text_in(content: bytes) -> str:
@@ -307,24 +302,21 @@ def _pandas_values(series: Any, unit: Any = None) -> _Raw:
     return series.to_numpy(dtype="datetime64[us]" if series.dtype.kind == "M" else object), mask, unit
 
 
-def _parquet_part(path: Path, plain: Path) -> Part:
+def _parquet_parts(path: Path, plain: Path) -> list[Part]:
     import pandas as pd
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(plain)
     stored = (file.schema_arrow.metadata or {}).get(b"table_meta_yaml")  # written by astropy
     described = get_header_from_yaml(stored.decode().split("\n")) if stored else {}
     units = {column["name"]: column.get("unit") for column in described.get("datatype", [])}
-    whole = {f"{sign}int{bits}": f"{sign.upper()}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-    integers = {getattr(pa, arrow)(): pd.api.types.pandas_dtype(nullable) for arrow, nullable in whole.items()}
 
     def load(names: Sequence[str]) -> dict[str, _Raw]:
-        frame = file.read(columns=list(names)).to_pandas(types_mapper=integers.get)
+        frame = file.read(columns=list(names)).to_pandas(types_mapper=pd.ArrowDtype)
         return {name: _pandas_values(frame[name], units.get(name)) for name in names}
 
     meta = (described.get("meta") or {}).get(META_KEY)
-    return Part(path, "parquet", file.schema_arrow.names, load, meta)
+    return [Part(path, "parquet", file.schema_arrow.names, load, meta)]
 
 
 def table_in_memory(table: Table, path: Path, format: str) -> Part:
@@ -335,10 +327,3 @@ def table_in_memory(table: Table, path: Path, format: str) -> Part:
         return {n: (np.ma.getdata(c), np.ma.getmaskarray(c), table[n].unit) for n, c in masked.items()}
 
     return Part(path, format, list(table.colnames), load, table.meta.get(META_KEY))
-
-
-def _votable_parts(path: Path, plain: Path) -> list[Part]:
-    from astropy.io import votable
-
-    tables = votable.parse(plain, verify="ignore").iter_tables()
-    return [table_in_memory(table.to_table(use_names_over_ids=True), path, "VOTable") for table in tables]
