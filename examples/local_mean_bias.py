@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 from catalogues import made, truth_of
-
-import otibayes as oti
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.problem import resamples
+
+import otibayes as oti
 from otibayes.dynamics.trend import less_wide_terms
 from otibayes.stars.labels import LABELS, mean_labels
 from otibayes.stars.preparation import prepare_stars

@@ -6,6 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from galpy_sample import sample, staeckel, to_sun
+from otibayes.classical.bootstrap import fit
+from otibayes.classical.deviation import deviation
+from otibayes.classical.fourier import least_squares
+from otibayes.classical.joint import joint_gls, joint_product
+from otibayes.classical.minimum import nelder_mead, scales
+from otibayes.classical.problem import PlainMinimum, Problem, resamples
+from otibayes.classical.regions import LabelSurface, Pool
+from otibayes.classical.scan import scan, zero_crossing
 from scipy.stats import kstest
 from toy_galaxy import TRUTH, ToyStars, toy, toy_frequency, toy_sample
 
@@ -15,16 +23,8 @@ from otibayes.base.nodes import Nodes
 from otibayes.base.parameters import TABLE, Parameters
 from otibayes.base.surface import Region, nodes
 from otibayes.base.surface import fit as fit_surface
-from otibayes.classical.bootstrap import fit
 from otibayes.classical.chi2 import fit_label, minimise, p_value, together, weight
-from otibayes.classical.deviation import deviation
-from otibayes.classical.fourier import least_squares
-from otibayes.classical.joint import joint_gls, joint_product
-from otibayes.classical.minimum import nelder_mead, scales
 from otibayes.classical.objective import Coefficients, Settings, coefficients, objective, plain_coefficients
-from otibayes.classical.problem import PlainMinimum, Problem, resamples
-from otibayes.classical.regions import LabelSurface, Pool
-from otibayes.classical.scan import scan, zero_crossing
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.frame import galactocentric
 from otibayes.dynamics.trend import inputs, less_wide_terms, wide_terms

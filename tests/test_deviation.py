@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from otibayes.classical.deviation import Neighbours, deviation, local_mean, over_blocks
 
 from otibayes.base.errors import InputError
-from otibayes.classical.deviation import Neighbours, deviation, local_mean, over_blocks
 
 K = 8
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from otibayes.classical.fourier import coefficient_names, design, least_squares
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from otibayes.classical.deviation import deviation
+from otibayes.classical.near_plane import SHARE, near_plane
+from otibayes.classical.problem import Problem, resamples
 from toy_galaxy import TRUTH, toy, toy_sample
 
 from otibayes.base.surface import Region, fit, nodes, predict
-from otibayes.classical.deviation import deviation
-from otibayes.classical.near_plane import SHARE, near_plane
 from otibayes.classical.objective import Settings
-from otibayes.classical.problem import Problem, resamples
 from otibayes.dynamics import MILKY_WAY, phase_space
 
 THETA = np.array(TRUTH)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from otibayes.classical.neighbours import candidates, nearest
+from otibayes.classical.problem import Problem, Single, resamples
 from scipy.spatial import cKDTree
 from toy_galaxy import TRUTH, toy, toy_sample
 
-from otibayes.classical.neighbours import candidates, nearest
 from otibayes.classical.objective import Settings, coefficients
-from otibayes.classical.problem import Problem, Single, resamples
 from otibayes.dynamics import MILKY_WAY
 
 

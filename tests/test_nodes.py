@@ -9,11 +9,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from otibayes.classical.bootstrap import fit
 from toy_galaxy import toy, toy_sample
 
 from otibayes.base.errors import InputError
 from otibayes.base.nodes import Nodes, connect
-from otibayes.classical.bootstrap import fit
 from otibayes.classical.objective import Settings
 from otibayes.generative import Moments, prepare
 from otibayes.generative.basis import make_basis

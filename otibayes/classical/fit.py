@@ -54,8 +54,8 @@ class Valley(NamedTuple):
 class ClassicalFit(NamedTuple):
     """Equation 8 minimised for E elements, on all stars and on B resamples, over the d parameters of the mass model.
 
-    `optimum` (E, d), `replicates` (E, B, d) and `reweighted` (E, d), the optimum on all stars with the other weights, in
-    the parameters' units; `value`, `converged`, `at_bound`, `evaluations` (E, 1 + B), the first on all stars;
+    `optimum` (E, d), `replicates` (E, B, d) and `reweighted` (E, d), the optimum on all stars with the other weights,
+    in the parameters' units; `value`, `converged`, `at_bound`, `evaluations` (E, 1 + B), the first on all stars;
     `coefficients` (E, 5) at the optimum on all stars and their bootstrap standard deviation `coefficients_sd`;
     `valley`; `chi2` of each element, empty without the surface, without bins of J_z, or with too few bootstraps;
     `report`, None without the surface.
@@ -150,7 +150,7 @@ def _plain(statistic: Statistic, nodes: Nodes, starts: int, checks: int, seed: i
         passes = Passes(statistic.one(e, 0), nodes.of(f"element {e}"))
         near: Region = replace(ball, centre=optima[e], size=_STEP)
         passes.cover([(near, 1)], 2.0, seed)
-        return jacobian(passes.surface(lambda values: values.series[:, 0, 0], near, 1), optima[e], table)
+        return jacobian(passes.surface(lambda values, _: values.series[:, 0, 0], 0, near, 1), optima[e], table)
 
     return SurfaceFit(
         minima=minima,

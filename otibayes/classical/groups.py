@@ -202,11 +202,17 @@ def chi2_group(
             {"long_name": "68%, where chi^2 rises by 1"},
         ),
         "covariance": (("element", "parameter", "parameter_2"), np.stack([m[0].covariance for m in minima])),
-        "replicates": (("draw", "element", "parameter"), np.array([[one.theta for one in m[1:]] for m in minima]).swapaxes(0, 1)),
+        "replicates": (
+            ("draw", "element", "parameter"),
+            np.array([[one.theta for one in m[1:]] for m in minima]).swapaxes(0, 1),
+        ),
         "replicate_values": (("draw", "element"), values[:, 1:].T),
         "converged": (("fit", "element"), np.array([[one.converged for one in m] for m in minima]).T),
         "statistics": (("element", "statistic"), np.stack([element.statistics for element in found])),
-        "scatter": (("element", "statistic", "statistic_2"), np.stack([element.weight.covariance for element in found])),
+        "scatter": (
+            ("element", "statistic", "statistic_2"),
+            np.stack([element.weight.covariance for element in found]),
+        ),
         "root": (
             ("element", "statistic", "statistic_2"),
             np.stack([element.weight.root for element in found]),

@@ -33,7 +33,13 @@ Actions = Callable[[PhaseSpace, Any], Any]
 
 
 def plain_coefficients(
-    theta: Any, stars: Any, label: np.ndarray, sigma: np.ndarray, draws: np.ndarray, actions: Actions, neighbours: int = 64
+    theta: Any,
+    stars: Any,
+    label: np.ndarray,
+    sigma: np.ndarray,
+    draws: np.ndarray,
+    actions: Actions,
+    neighbours: int = 64,
 ) -> np.ndarray:
     """(c0, a1, b1, a2, b2) of one label on one resample, steps 1 to 6 of PW21's procedure as they read.
 

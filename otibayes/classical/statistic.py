@@ -89,7 +89,9 @@ class Statistic:
             if scatter:
                 # (y - m)^2 less its local mean <y^2> - m^2, where y - m is the deviation of y
                 pairs = [np.split(column, 2, 1) for column in np.split(found, len(columns), 1)]
-                found = np.concatenate([second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs], 1)
+                found = np.concatenate(
+                    [second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs], 1
+                )
             series, detrended, counts = found[:, :E], found[:, -E:], self.counts[:, chosen]
             inside = [bin_of[chosen] == q for q in range(bins)]
             return (
@@ -104,9 +106,7 @@ class Statistic:
         parts = deviation_blocks(equations, J, np.concatenate(columns, 1), self.counts, self.settings)
         series, other, binned = functools.reduce(lambda a, b: jax.tree.map(operator.add, a, b), parts)
         empty = np.empty((len(self.counts), E, 0, len(coefficient_names(BINNED))))
-        return Coefficients(
-            solve(series), solve(other), np.stack([solve(q) for q in binned], 2) if bins else empty
-        )
+        return Coefficients(solve(series), solve(other), np.stack([solve(q) for q in binned], 2) if bins else empty)
 
     def actions_at(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """J_R, L_z, J_z (N, 3) [kpc km/s] and the angle (N,) [rad] of the stars at theta (d,)."""

@@ -41,9 +41,10 @@ class SurfaceReport(NamedTuple):
     """Errors of the surfaces: plain less surface coefficients (a1, b1, a2) at optima, in units of their bootstrap sd.
 
     `pairs` (P, 2): random (element, resample); `pair_error` (P, 3) at their optima; `rms` and `worst` (E,) over an
-    element's pairs. `degree` (E,) of the surfaces; `refined` (E,): the first surface had an rms above 0.25, and a finer
-    one took its place; `outermost` (E,) optimum in units of its region's size, on the edge above 0.97; `passes` over the
-    stars; `chi2_rms` (E,), of the statistics of chi^2 at the same optima, NaN where none is in the region of chi^2.
+    element's pairs. `degree` (E,) of the surfaces; `refined` (E,): the first surface had an rms above 0.25, and one over
+    a region of the element's own took its place; `outermost` (E,) optimum in units of its region's size, on the edge
+    above 0.97; `passes` over the stars; `chi2_rms` (E,), of the statistics of chi^2 at the same optima before they were
+    refined, NaN where none is in the region of chi^2.
     """
 
     pairs: np.ndarray
@@ -69,7 +70,7 @@ class SurfaceFit(NamedTuple):
     starts: np.ndarray
     ends: np.ndarray
     chi2: list[chi2.Chi2Element]
-    report: SurfaceReport
+    report: SurfaceReport | None
 
 
 @dataclass
@@ -102,10 +103,13 @@ class Passes:
         if len(points):
             self.add(points)
 
-    def surface(self, select: Callable[[Coefficients], np.ndarray], region: Region, degree: int) -> Surface:
-        """Of the values (n, ...) that `select` takes, over a region."""
+    def surface(
+        self, select: Callable[[Coefficients, int], np.ndarray], element: int, region: Region, degree: int
+    ) -> Surface:
+        """Of the values (n, ...) that `select` takes of an element, over a region."""
         near = _distance(region, self.theta) <= _REACH
-        coefficients = fit(region, degree, self.theta[near], select(self.values)[near])
+        values = select(Coefficients(*(leaf[near] for leaf in self.values)), element)
+        coefficients = fit(region, degree, self.theta[near], values)
         return Surface(region, coefficients, None, None, degree, int(near.sum()))
 
 
@@ -233,7 +237,7 @@ def optimise_on_surfaces(statistic: Statistic, nodes: Nodes, starts: int, checks
     passes.cover([(ball, DEGREE)], OVERSAMPLING, seed)
 
     def targets_of(kind: type[Target]) -> list[Any]:
-        pilots = [passes.surface(lambda v, e=e: kind.select(v, e), ball, DEGREE) for e in range(E)]  # type: ignore[misc]
+        pilots = [passes.surface(kind.select, e, ball, DEGREE) for e in range(E)]
         return [kind(statistic, e, pilot, pilot) for e, pilot in enumerate(pilots)]
 
     equations, chi2s = targets_of(EquationEight), []
@@ -253,7 +257,7 @@ def optimise_on_surfaces(statistic: Statistic, nodes: Nodes, starts: int, checks
             regions = [target.place() for target in targets]
             passes.cover(regions, OVERSAMPLING, seed + 2 + attempt)
             for target, (region, degree) in zip(targets, regions, strict=True):
-                target.surface = passes.surface(lambda v, t=target: t.select(v, t.element), region, degree)  # type: ignore[misc]
+                target.surface = passes.surface(target.select, target.element, region, degree)
                 target.optimise()
             targets = [target for target in targets if target.outermost > EDGE]
             if not targets:
@@ -264,7 +268,7 @@ def optimise_on_surfaces(statistic: Statistic, nodes: Nodes, starts: int, checks
         wide = replace(ball, centre=(ball.low + ball.high) / 2, size=WIDE)
         passes.cover([(wide, DEGREE)], OVERSAMPLING, seed + 1)
         for target in scattered:
-            target.pilot = target.surface = passes.surface(lambda v, t=target: t.select(v, t.element), wide, DEGREE)
+            target.pilot = target.surface = passes.surface(target.select, target.element, wide, DEGREE)
             target.optimise()
     rng = np.random.default_rng([seed, 0x70616972])
     each = min(max(2, -(-checks // E)), B)
@@ -320,7 +324,7 @@ def _rms(error: np.ndarray) -> float:
 
 
 def jacobian(surface: Surface, theta: np.ndarray, table: Sequence[Parameter]) -> np.ndarray:
-    """Slopes (3, d) of a1, b1, a2 at theta (d,) by the parameters in their scales; `surface` is of (c0, a1, b1, a2, b2)."""
+    """Slopes (3, d) of a1, b1, a2 at theta (d,), by the parameters in their scales, of a `surface` of c0, a1, ..."""
     return np.asarray(jax.jacfwd(lambda t: evaluate(surface, t))(theta))[1:4] * scales(table)
 
 

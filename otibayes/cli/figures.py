@@ -91,14 +91,14 @@ def figures(
     if stars.suffix == ".nc":
         _of_result(stars, element_names(exclude) or [], output, suffix)
         return
-    from ..classical.fit import classical_settings
+    from ..classical.settings import ClassicalSettings
     from ..stars.preparation import prepare_stars
 
     there = theta_from(key_values([t for t in theta.split(",") if t.strip()], "the parameters"))
     masses = [theta_from({"m_disk": text}).m_disk for text in m_disk.split(",") if text.strip()]
     if not masses:
         raise InputError("--m-disk is empty; give disk masses such as 0.4,1,1.6")
-    classical_settings(method, number_or_name(delta), bootstraps)
+    settings = ClassicalSettings(bootstraps=bootstraps, method=method, delta=number_or_name(delta))
     read = read_catalogue(stars, columns, zero_point, elements)
     names = element_names(elements) or list(read.abundances)
     if not names:
@@ -110,12 +110,10 @@ def figures(
     _write(plot_orbits(read, one, masses, there), output / f"figure4.{suffix}")
     from ..base.nodes import Nodes
 
-    problem = prepare_stars(read, [one], number_or_name(delta), method=method)
-    _write(plot_deviations(problem, one, masses, there, bootstraps, seed), output / f"figure5.{suffix}")
+    prepared = prepare_stars(read, [one], settings.delta, method=method)
+    _write(plot_deviations(prepared, one, masses, there, settings, seed), output / f"figure5.{suffix}")
     with dask_client(dask) as client:
-        drawn = plot_coefficients(
-            problem, one, theta=there, bootstraps=bootstraps, seed=seed, nodes=Nodes(client=client)
-        )
+        drawn = plot_coefficients(prepared, one, theta=there, settings=settings, seed=seed, nodes=Nodes(client=client))
     _write(drawn, output / f"figure6.{suffix}")
 
 

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "number_or_name",
     "read_catalogue",
     "seed_option",
+    "setting_options",
     "star_options",
     "theta_from",
 ]
@@ -87,6 +89,21 @@ method_option = click.option(
 dask_option = click.option(
     "--dask", metavar="ADDRESS", help="Do the passes over the stars on the workers of this Dask scheduler."
 )
+
+
+def setting_options(settings: Any) -> Decorator:
+    """An option for each field of a settings dataclass: its name, type, default, and the help in its metadata."""
+
+    def option(field: Any) -> Decorator:
+        name, default, help = field.name.replace("_", "-"), field.default, field.metadata["help"]
+        if isinstance(default, bool):
+            return click.option(f"--{name}/--no-{name}" if default else f"--{name}", default=default, help=help)
+        metavar = field.metadata["metavar"]
+        return click.option(
+            f"--{name}", type=type(default), default=default, show_default=True, metavar=metavar, help=help
+        )
+
+    return _together(*map(option, fields(settings)))
 
 
 @contextmanager
