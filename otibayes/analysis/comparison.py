@@ -248,8 +248,8 @@ def _about_surfaces(classical: "xr.DataTree") -> list[str]:
         for e, rms, worst in zip(surface.element.values, surface.rms.values, surface.worst.values, strict=True)
     )
     return [
-        f"surface (eq. 8): plain less surface coefficients at {surface.sizes['pair']} random optima, rms in bootstrap sd:"
-        f" {errors}; {surface.attrs['passes']} passes over the stars"
+        f"surface (eq. 8): plain less surface coefficients at {surface.sizes['pair']} random optima, rms in bootstrap"
+        f" sd: {errors}; {surface.attrs['passes']} passes over the stars"
     ]
 
 

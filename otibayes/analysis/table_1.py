@@ -68,8 +68,9 @@ def table_1(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassMo
     for title, elements in groups.items():
         ours = _replicates(classical, elements, model, "chi2") if "chi2" in classical.children else None
         joint = joint_constraints(_replicates(classical, elements, model, "posterior"), model, ours)
-        names = [] if joint is None else joint.combination.values.tolist()
-        for name in names:
+        if joint is None:
+            continue
+        for name in joint.combination.values.tolist():
             one = joint.sel(combination=name)
             sd = np.sqrt(np.diagonal(one.covariance.values))
             values = dict(zip(one.parameter.values.tolist(), zip(one["mean"].values, sd, strict=True), strict=True))

@@ -54,9 +54,7 @@ def demo(output: Path) -> None:
     stars = embedded_stars()
     truth = ", ".join(f"{name} {value:g}" for name, value in stars.provenance.truth)
     click.echo(f"{len(stars)} synthetic stars with {', '.join(stars.abundances)}; truth: {truth}")
-    click.echo(
-        "classical: Fourier coefficients of abundance deviations in theta_z, 64 bootstraps: equation 8 and chi^2"
-    )
+    click.echo("classical: equation 8 and chi^2 of Fourier coefficients in theta_z, 64 bootstraps")
     classical = fit_classical(stars, bootstraps=64, seed=0)
     click.echo("generative: abundances as a Gaussian process over actions, sampled with NUTS")
     posterior = sample(stars, seed=0)
