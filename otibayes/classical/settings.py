@@ -14,9 +14,9 @@ _CHOICES = {
 }
 
 
-def _option(default: Any, help: str, metavar: str | None = None) -> Any:
-    """A field with what the command line says about it."""
-    return field(default=default, metadata={"help": help, "metavar": metavar})
+def _option(help: str, metavar: str | None = None) -> dict[str, Any]:
+    """What the command line says about a field."""
+    return {"help": help, "metavar": metavar}
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,29 @@ class ClassicalSettings:
     "equal", "total", `detrended` and `bins` are ours.
     """
 
-    bootstraps: int = _option(128, "Resamples of the stars.", "N")
-    method: str = _option("staeckel", "Action finder. o2gf takes seconds a star.", "staeckel|galpy|o2gf")
-    delta: Any = _option("orbit", "Focal length of the Staeckel fudge, or one number [kpc].", "orbit|local|KPC")
-    weights: str = _option("paper", "Weights of the stars in equation 8.", "paper|equal|total")
-    neighbours: int = _option(64, "Neighbours of each star in action space.", "K")
-    own_copies: bool = _option(False, "Count a star's copies in a resample as its neighbours.")
-    naive_mean: bool = _option(False, "The plain mean of the neighbours (A1), not the weighted mean (A5).")
-    angle: str = _option("theta_z", "Angle of the Fourier series.", "theta_z|theta_R")
-    moment: str = _option("mean", "Moment of the abundance at fixed actions.", "mean|scatter")
-    all_terms: bool = _option(False, "Include c0 and b2 in equation 8.")
-    detrended: bool = _option(False, "Subtract the polynomial trend in the actions from the abundances first.")
-    bins: int = _option(3, "Bins of J_z for chi^2; 0: no chi^2.", "N")
-    surface: bool = _option(True, "Minimise on response surfaces, or go over the stars at every step.")
+    bootstraps: int = field(default=128, metadata=_option("Resamples of the stars.", "N"))
+    method: str = field(
+        default="staeckel", metadata=_option("Action finder. o2gf takes seconds a star.", "staeckel|galpy|o2gf")
+    )
+    delta: Any = field(
+        default="orbit", metadata=_option("Focal length of the Staeckel fudge, or one number [kpc].", "orbit|local|KPC")
+    )
+    weights: str = field(default="paper", metadata=_option("Weights of the stars in equation 8.", "paper|equal|total"))
+    neighbours: int = field(default=64, metadata=_option("Neighbours of each star in action space.", "K"))
+    own_copies: bool = field(default=False, metadata=_option("Count a star's copies in a resample as its neighbours."))
+    naive_mean: bool = field(
+        default=False, metadata=_option("The plain mean of the neighbours (A1), not the weighted mean (A5).")
+    )
+    angle: str = field(default="theta_z", metadata=_option("Angle of the Fourier series.", "theta_z|theta_R"))
+    moment: str = field(default="mean", metadata=_option("Moment of the abundance at fixed actions.", "mean|scatter"))
+    all_terms: bool = field(default=False, metadata=_option("Include c0 and b2 in equation 8."))
+    detrended: bool = field(
+        default=False, metadata=_option("Subtract the polynomial trend in the actions from the abundances first.")
+    )
+    bins: int = field(default=3, metadata=_option("Bins of J_z for chi^2; 0: no chi^2.", "N"))
+    surface: bool = field(
+        default=True, metadata=_option("Minimise on response surfaces, or go over the stars at every step.")
+    )
 
     def __post_init__(self) -> None:
         # these modules take seconds to import, and the command line reads this one at its start

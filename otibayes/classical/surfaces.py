@@ -41,10 +41,10 @@ class SurfaceReport(NamedTuple):
     """Errors of the surfaces: plain less surface coefficients (a1, b1, a2) at optima, in units of their bootstrap sd.
 
     `pairs` (P, 2): random (element, resample); `pair_error` (P, 3) at their optima; `rms` and `worst` (E,) over an
-    element's pairs. `degree` (E,) of the surfaces; `refined` (E,): the first surface had an rms above 0.25, and one
-    over a region of the element's own took its place; `outermost` (E,) optimum in units of its region's size, on the
-    edge above 0.97; `passes` over the stars; `chi2_rms` (E,), of the statistics of chi^2 at the same optima before they were
-    refined, NaN where none is in the region of chi^2.
+    element's pairs. `degree` (E,) of the surfaces; `refined` (E,): the rms of the first surface was above 0.25, and one
+    over a region of the element's own took its place; `outermost` (E,) optimum, in units of its region's size: above
+    0.97 it is on the edge. `passes` over the stars; `chi2_rms` (E,) of the first surfaces of chi^2 at the same optima,
+    NaN where none is in their region.
     """
 
     pairs: np.ndarray
