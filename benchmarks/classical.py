@@ -14,7 +14,6 @@ import argparse
 import functools
 import time
 import warnings
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import astropy.coordinates as coord
@@ -24,17 +23,17 @@ import gala.potential as gp
 import numpy as np
 from gala.dynamics.actionangle import get_staeckel_fudge_delta
 from gala.units import galactic
-from scipy.spatial import cKDTree
-
-from otibayes.base import constants as const
-from otibayes.base.parameters import Parameters
-from otibayes.base.store import Store
+from otibayes.base.nodes import Nodes
 from otibayes.classical.bootstrap import M_DISK_START, fit
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.neighbours import nearest
-from otibayes.classical.objective import Settings, coefficients
 from otibayes.classical.problem import PlainMinimum, Problem, resamples
+from scipy.spatial import cKDTree
+
+from otibayes.base import constants as const
+from otibayes.base.parameters import Parameters
+from otibayes.classical.objective import Settings, coefficients
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.actions import SampleActions
 from otibayes.dynamics.frame import phase_space
@@ -192,7 +191,7 @@ def main() -> None:
     print(f"evaluations of a fit, {took.mean():.0f}: {took.min()} to {took.max()} of {ELEMENTS} from the paper's start")
     print(f"whole job, recipe                                  {job / 3600:9.2f} h")
     with TemporaryDirectory() as store:  # the second fit has the passes of the first
-        asked = {"actions": actions, "bootstraps": options.bootstraps, "nodes": Store(Path(store))}
+        asked = {"actions": actions, "bootstraps": options.bootstraps, "nodes": Nodes(store=store)}
         whole = 0.0
         for way, polish in (("on surfaces", False), ("polished", True)):
             spent, found = seconds(functools.partial(fit, stars, labels, sigma, polish=polish, **asked))

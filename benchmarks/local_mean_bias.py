@@ -1,6 +1,6 @@
 """How far the mean over neighbours in action space (PW21, appendix A) moves the coefficients, without any noise.
 
-    python benchmarks/local_mean_bias.py [--seeds 6] [--stars 10000] [--folder DIR]
+    python examples/local_mean_bias.py [--seeds 6] [--stars 10000] [--folder DIR]
 
 Synthetic catalogues of known truth, those of objectives_recovery.py. At the truth, coefficients of labels without
 scatter or errors should vanish: what is left is the bias of the local mean, told in units of the bootstrap sd of the
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 from catalogues import made, truth_of
-
-import otibayes as oti
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.problem import resamples
+
+import otibayes as oti
 from otibayes.dynamics.trend import detrended
 from otibayes.stars.labels import LABELS, mean_labels
 from otibayes.stars.preparation import prepare_stars

@@ -104,7 +104,7 @@ def setting_options(settings: type) -> Decorator:
             return click.option(f"{name}/--no-{name[2:]}", default=f.default, show_default=True, help=about["help"])
         return click.option(
             name,
-            type=about["type"] or type(f.default),
+            type=about.get("type") or type(f.default),
             default=f.default,
             show_default=f.default is not None,
             metavar=about["metavar"],
