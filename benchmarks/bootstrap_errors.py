@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from catalogues import over_seeds, passing, truth_of
+from otibayes.classical.problem import resamples
 from scipy.stats import kstest
 
 import otibayes as oti
 from otibayes.classical.chi2 import p_value, statistics
 from otibayes.classical.fit import errors_of
 from otibayes.classical.objective import Settings, coefficients
-from otibayes.classical.problem import resamples
 from otibayes.stars.preparation import prepare_stars
 
 STUDY = 2025

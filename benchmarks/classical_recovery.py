@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from catalogues import over_seeds, passing, truth_of
+from otibayes.classical.scan import scan
 
 from otibayes import Parameters
-from otibayes.classical.scan import scan
 from otibayes.dynamics import SampleActions, focal_length, phase_space
 
 STUDY = 2021

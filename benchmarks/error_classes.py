@@ -19,14 +19,14 @@ from otibayes.models import joint_abundances
 
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
-from otibayes.dynamics.trend import inputs, wide_terms
+from otibayes.dynamics.trend import inputs, trend_terms
 from otibayes.generative import Likelihood, prepare
 from otibayes.generative.basis import prior_covariance
 from otibayes.generative.statistic import design
 from otibayes.generative.unconstrained import peak, space_of
 from otibayes.stars.preparation import prepare_stars
 
-WIDE = wide_terms(jnp.zeros(3)).size
+WIDE = trend_terms(jnp.zeros(3)).size
 
 
 def by_star(data):

@@ -181,7 +181,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.linear:
-        moments.wide_terms = statistic.wide_terms = linear_terms
+        moments.trend_terms = statistic.trend_terms = linear_terms
     print(
         "field        seed functions  bias [sigma]: m_disk, h_z, z_sun, vz_sun  scatter of maxima"
         "         ratio, of 4     sigmas [-, kpc, pc, km/s]"

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 from catalogues import made, truth_of
-
-import otibayes as oti
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.problem import resamples
-from otibayes.dynamics.trend import less_wide_terms
+
+import otibayes as oti
+from otibayes.dynamics.trend import detrended
 from otibayes.stars.labels import LABELS, mean_labels
 from otibayes.stars.preparation import prepare_stars
 
@@ -52,7 +52,7 @@ def bias(seed: int, number: int, folder: Path) -> list[np.ndarray]:
     J, angle = np.stack([np.asarray(a) for a in (aa.J_R, aa.L_z, aa.J_z)], 1), np.asarray(aa.theta_z)
     counts = np.concatenate([np.ones((1, len(J)), int), resamples(len(J), BOOTSTRAPS, seed)])
     found = []
-    for way in (lambda labels: labels, lambda labels: less_wide_terms(J, labels)):
+    for way in (lambda labels: labels, lambda labels: detrended(J, labels)):
         sd = coefficients(J, angle, way(problem.labels), counts)[1:].std(0, ddof=1)
         found.append(coefficients(J, angle, way(clean), counts[:1])[0] / sd)
     return found

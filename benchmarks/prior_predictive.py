@@ -17,7 +17,7 @@ from otibayes.models import joint_abundances
 
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
-from otibayes.dynamics.trend import inputs, wide_terms
+from otibayes.dynamics.trend import inputs, trend_terms
 from otibayes.generative import Likelihood, prepare
 from otibayes.generative.basis import even_kernel
 from otibayes.stars.preparation import prepare_stars
@@ -61,7 +61,7 @@ def main():
         "|rise| from the lowest to the highest tenth in J_z",
         "length scales",
     )
-    terms = np.asarray(wide_terms(x))
+    terms = np.asarray(trend_terms(x))
     residual = np.asarray(data.Y) - terms @ np.linalg.lstsq(terms, np.asarray(data.Y))[0]
     print(f"{'in units of the sample sd':52s}    5%    25%    50%    75%    95%")
     for name, values in zip(names, zip(*drawn, strict=True), strict=True):

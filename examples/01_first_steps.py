@@ -16,6 +16,7 @@ import os
 
 import otibayes as oti
 from otibayes.analysis.comparison import describe
+from otibayes.classical.settings import ClassicalSettings
 
 QUICK = bool(os.environ.get("OTIBAYES_QUICK"))  # the tests run this notebook with fewer stars and draws
 
@@ -40,7 +41,7 @@ stars
 
 # %%
 prepared = oti.prepare_stars(stars, ["MG_FE"], method="staeckel")
-oti.plot_deviations(prepared, "MG_FE", bootstraps=16)
+oti.plot_deviations(prepared, "MG_FE", settings=ClassicalSettings(bootstraps=16))
 
 # %% [markdown]
 # ## The classical path
@@ -72,14 +73,16 @@ list(post.children)
 
 # %%
 table = oti.compare(fit, post)
-table[["unit", "classical_mean", "classical_sd", "posterior_mean", "posterior_sd", "low_95", "high_95", "truth"]]
+columns = ["unit", "eq8_mean", "eq8_sd", "chi2_mean", "chi2_sd", "posterior_mean", "posterior_sd", "truth"]
+table[columns].round(4)
 
 # %% [markdown]
-# - `classical_mean`, `classical_sd`: equation 8, all elements joined. It sets three numbers to zero with four
-#   parameters, so it has a valley in (m_disk, h_z). Its errors hold across that valley only. The column
-#   `note` says so where it matters.
-# - `posterior_mean`, `posterior_sd`: mean and standard deviation of the posterior's draws.
-# - `low_95`, `high_95`: 95% of the posterior lies between them.
+# - `eq8_mean`, `eq8_sd`: equation 8, all elements joined. It sets three numbers to zero with four parameters, so it
+#   has a valley in (m_disk, h_z). Its errors hold across that valley only.
+# - `chi2_mean`, `chi2_sd`: chi^2 of the coefficients in bins of J_z, all elements joined. This objective is ours and
+#   has no valley.
+# - `posterior_mean`, `posterior_sd`: mean and standard deviation of the posterior's draws. `low_95` and `high_95` (not
+#   shown here) hold 95% of it.
 # - The first four rows are the parameters; the others follow from them.
 #
 # The same in one figure: draws and contours of the posterior, ellipses of the classical fit, a star at the

@@ -75,7 +75,7 @@ for note in stars.provenance.notes:
 # height are hardly told apart.
 
 # %%
-from otibayes.stars.selection import recipe
+from otibayes.stars.recipes import recipe
 
 parent = oti.Stars.from_table(oti.select(path, "pw21-low-alpha", {"low-alpha": "off"})[0])
 oti.plot_selection(stars, recipe("pw21-low-alpha")[1], parent)

@@ -48,7 +48,10 @@ def test_every_public_name_is_in_the_reference():
 
 
 def exists_below(name):
-    return any(hasattr(importlib.import_module(f"otibayes.{place}"), name) for place in ("models", "generative"))
+    return any(
+        hasattr(importlib.import_module(f"otibayes.{place}"), name)
+        for place in ("models", "generative", "classical.settings")
+    )
 
 
 def test_commands_that_pages_give_exist():

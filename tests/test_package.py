@@ -123,7 +123,7 @@ CONFINED = {
     "matplotlib": {"analysis.plot", "cli.__init__"},  # the command line imports it without the user's settings
     "arviz": {"generative.groups", "analysis", "cli"},
     "xarray": {"results", "classical.fit", "classical.groups", "generative.sample", "generative.groups"}
-    | {"generative.model_files", "analysis", "cli"},
+    | {"generative.model", "analysis", "cli"},
     "astropy": {"base.constants", "stars", "dynamics", "cli"},
     "click": {"cli"},
 }

@@ -31,11 +31,13 @@ class _OneLine(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any
     ) -> Any:
         given = list(sys.argv[1:] if args is None else args)
-        debug = "--debug" in given  # before or after the command
-        given = [text for text in given if text != "--debug"]
+        debug, quiet = "--debug" in given, "--quiet" in given  # before or after the command
+        given = [text for text in given if text not in ("--debug", "--quiet")]
         try:
             if given and not {"--help", "-h"} & set(given):
-                keep_compiled_programs()
+                from ..base.progress import be_quiet
+
+                be_quiet(quiet)
                 if given[0] not in _WITHOUT_FIGURES:
                     _import_matplotlib()
             code = super().main(given, prog_name, **{**options, "standalone_mode": False})
@@ -77,6 +79,7 @@ def _import_matplotlib() -> None:
 @click.group(cls=_OneLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="otibayes")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@click.option("--quiet", is_flag=True, expose_value=False, help="Show no progress; results and errors only.")
 def main() -> None:
     """Orbital Torus Imaging: the Milky Way's mass from element abundances and actions, classical and Bayesian.
 
@@ -86,6 +89,7 @@ def main() -> None:
     [mas/yr], radial_velocity [km/s], and abundances such as FE_H, MG_FE with FE_H_ERR, MG_FE_ERR [dex]; other names are
     mapped with --column NAME=THEIRS.
     """
+    keep_compiled_programs()
 
 
 # in the order of the work, not of the alphabet

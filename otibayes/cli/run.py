@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from ..base.errors import InputError
-from ..base.files import write_whole
 from .classical import classical
 from .comparison import write_comparison
 from .options import check_folder
@@ -37,6 +36,8 @@ def run(run_file: Path, init: bool) -> None:
     Example: otibayes run --init run.toml; edit run.toml; otibayes run run.toml
     """
     if init:
+        from ..base.store import write_whole
+
         if run_file.exists():
             raise InputError(f"{run_file} exists already; give another name, or remove it")
         text = files(__package__).joinpath("run.toml").read_text().format(name=run_file)

@@ -14,7 +14,7 @@ from ..base.arrays import in_unit
 from ..base.constants import KMS_PER_MASYR_KPC
 from ..base.errors import InputError
 from .stars import Provenance, Stars, in_words, names_of
-from .table import Part, best_part, open_table, part_in_memory, similar_names, table_meta
+from .table import Part, best_part, open_table, similar_names, table_in_memory, table_meta
 from .values import (
     clean_error,
     clean_label,
@@ -42,7 +42,7 @@ def read_stars(
     parallax_zero_point: Any = 0.0,
     extra: str | Sequence[str] = (),
 ) -> Stars:
-    """Read stars from a FITS, ECSV, CSV or Parquet table.
+    """Read stars from a FITS, ECSV, CSV or Parquet file, or from an astropy table in memory.
 
     Columns: `ra dec` [deg], `parallax` [mas] or `distance` [kpc], `pmra pmdec` [mas/yr], `radial_velocity` [km/s], each
     with an optional `_error`; abundances [dex] such as `FE_H`, `MG_FE`, with an optional `_ERR`. `columns` maps ours to
@@ -61,13 +61,12 @@ def read_stars(
 
     Raises `InputError` (one line) for a file, column, element or unit that cannot be used, or if no row is left.
     """
-    in_memory = isinstance(source, Table)
-    path, columns = Path("table" if in_memory else source), dict(columns or {})
+    path, parts, digest = _opened(source)
+    columns = dict(columns or {})
     extra = names_of(extra)
     zero_point = float(in_unit(parallax_zero_point, "mas", "parallax_zero_point"))
     if not abs(zero_point) <= _LARGEST_ZERO_POINT:
         raise InputError(f"the parallax zero point is {zero_point:g} mas; it must lie within 1 mas, e.g. -0.05")
-    parts = [part_in_memory(source)] if in_memory else open_table(path)
     part = best_part(parts, [columns.get(name, name) for name in (*_SKY, "parallax", "distance")])
     names = _Names(part, columns, path)
     depth, notes = _depth(names, zero_point)
@@ -75,8 +74,6 @@ def read_stars(
     sky = ("ra", "dec", depth, "pmra", "pmdec", "radial_velocity")
     optional = [f"{name}_error" for name in sky] + [f"{label}_ERR" for label in labels]
     needed = [names[name] for name in (*sky, *labels, *extra)] + [names[name] for name in optional if name in names]
-    if unused := set(columns) - {*sky, *optional, *labels, *extra}:
-        notes.append(f"nothing asks for {', '.join(sorted(unused))}, which is mapped to a column; is it spelled right?")
     beside = [name for name in part.names if name.lower() in {*_IDENTIFIERS, "ref_epoch"}]
     table = part.read(list(dict.fromkeys([*needed, *beside])))
 
@@ -124,7 +121,7 @@ def read_stars(
     settings += [(f"column {name}", theirs) for name, theirs in columns.items()]
     provenance = Provenance(
         source=path.name,
-        sha256=_digest(source),
+        sha256=digest,
         rows=len(table),
         dropped=dropped,
         truth=tuple(truth.items()),
@@ -136,16 +133,20 @@ def read_stars(
     return Stars(**values, **measured, row=np.arange(len(table)), provenance=provenance)[keep]  # type: ignore[arg-type]
 
 
-def _digest(source: str | os.PathLike[str] | Table) -> str:
-    """SHA-256 of a file, or of the names and values of a table in memory."""
-    if not isinstance(source, Table):
-        with open(source, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256(",".join(source.colnames).encode())
-    for name in source.colnames:
-        values = np.asarray(source[name])
-        digest.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
-    return digest.hexdigest()
+def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part], str]:
+    """A name for messages, the tables of a file, and the SHA-256 of the file or of the values in memory."""
+    if isinstance(source, Table):
+        if len(source) == 0:
+            raise InputError(f"the table is empty (0 rows, {len(source.colnames)} columns); nothing to work on")
+        digest = hashlib.sha256(",".join(source.colnames).encode())
+        for name in source.colnames:
+            values = np.asarray(source[name])
+            digest.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
+        return Path("table"), [table_in_memory(source, Path("table"), "astropy")], digest.hexdigest()
+    path = Path(source)
+    parts = open_table(path)
+    with path.open("rb") as file:
+        return path, parts, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Names:
@@ -163,10 +164,7 @@ class _Names:
     def __getitem__(self, name: str) -> str:
         if name not in self:
             raise self._missing(name)
-        theirs = self.columns.get(name, name)
-        if self.names.count(theirs) > 1:
-            raise InputError(f"{self.path}: {self.names.count(theirs)} columns are called {theirs}; rename all but one")
-        return theirs
+        return self.columns.get(name, name)
 
     def _missing(self, name: str, what: str = "") -> InputError:
         near = similar_names(name, self.names)
@@ -289,6 +287,6 @@ def _check_units(values: Mapping[str, np.ndarray], fill: Mapping[str, np.ndarray
 
 
 def embedded_stars() -> Stars:
-    """The synthetic catalogue shipped with otibayes, its truth in the provenance; `examples/make_embedded_stars.py`."""
+    """The stars shipped with otibayes, their truth in the provenance, by `benchmarks/make_embedded_stars.py`."""
     with importlib.resources.as_file(importlib.resources.files(__package__) / "embedded.ecsv") as path:
         return read_stars(path, elements=("MG_FE", "FE_H"))

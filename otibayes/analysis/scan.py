@@ -6,10 +6,8 @@ import numpy as np
 
 from ..base import constants
 from ..base.errors import InputError
-from ..base.nodes import Nodes
-from ..dynamics.potential import MILKY_WAY, MassModel
-from .objective import Actions, Coefficients, Settings, coefficients
-from .problem import resamples
+from ..base.store import Store
+from ..classical.statistic import Coefficients, Statistic
 
 __all__ = ["Crossing", "Scan", "scan", "zero_crossing"]
 
@@ -64,37 +62,23 @@ def zero_crossing(x: np.ndarray, y: np.ndarray, near: float | None = None) -> fl
 
 
 def scan(
-    stars: Any,
-    labels: Any,
-    sigma: Any,
+    statistic: Statistic,
     theta: Any,
     values: Any,
-    *,
-    actions: Actions,
     parameter: str = "m_disk",
-    bootstraps: int = 128,
-    seed: int = 0,
-    settings: Settings = Settings(),  # noqa: B008
-    model: MassModel = MILKY_WAY,
-    nodes: Nodes = Nodes(),  # noqa: B008
+    store: Store = Store(),  # noqa: B008
 ) -> Scan:
-    """Coefficients of E labels and of their resamples at each of `values` of one `parameter`, the rest as in `theta`.
+    """Coefficients of a statistic at each of `values` of one `parameter`, the others as in `theta`, a `Parameters`.
 
-    Values that leave the halo no mass are left out; the floor under it, which a fit respects, is not needed here.
-    Arguments as for `fit`.
+    Values that leave the halo no mass are left out; the least mass that a fit leaves the halo is not required here.
+    Raises `InputError` where no value is left.
     """
-    labels = np.asarray(labels, float)
-    counts = np.concatenate([np.ones((1, len(labels)), int), resamples(len(labels), bootstraps, seed)])
+    model = statistic.model
     halo = model.components.get("halo")
-    there = [theta._replace(**{parameter: float(value)}) for value in values]
-    possible = [bool(model.allowed(t) if halo is None else halo(constants.R0, 0.0, t) < 0) for t in there]
-    values = np.asarray(values, float)[possible]
-
-    def at(value: Any) -> Coefficients:
-        there = theta._replace(**{parameter: float(value)})
-        return coefficients(there, stars, labels, sigma, counts, actions, settings)
-
-    if not len(values):
+    thetas = [theta._replace(**{parameter: float(value)}) for value in values]
+    possible = [bool(model.allowed(t) if halo is None else halo(constants.R0, 0.0, t) < 0) for t in thetas]
+    if not any(possible):
         raise InputError(f"none of these values of {parameter} leaves the halo any mass; lower them")
-    found = nodes.of(f"scan {parameter} {theta}", like=Coefficients(0, 0), description="scan")(at, list(values))
-    return Scan(parameter, values, np.stack([each.series for each in found]))
+    points = [np.array(t) for t, one in zip(thetas, possible, strict=True) if one]
+    passes = store.of("classical").map(statistic, points, Coefficients(0, 0, 0), "scan")
+    return Scan(parameter, np.asarray(values, float)[possible], np.stack([one.series for one in passes]))

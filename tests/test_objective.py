@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from otibayes.classical.fourier import coefficient_names, design, least_squares
+from otibayes.classical.objective import coefficient_names, design, least_squares, objective
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def written_out(theta_z, y, sigma):
 
 def test_weighted_least_squares(stars):
     theta_z, y, sigma, counts = stars
-    result = least_squares(theta_z, y, sigma, counts)
+    result = least_squares(theta_z, y, 1 / sigma**2, counts)
     for b in range(2):
         rows = np.repeat(np.arange(80), counts[b])
         for e in range(3):
@@ -38,7 +38,7 @@ def test_weighted_least_squares(stars):
 
 def test_equal_weights_where_there_are_no_errors(stars):
     theta_z, y, _, _ = stars
-    np.testing.assert_allclose(least_squares(theta_z, y), least_squares(theta_z, y, np.full((80, 3), 0.3)), rtol=1e-9)
+    np.testing.assert_allclose(least_squares(theta_z, y), least_squares(theta_z, y, np.full((80, 3), 11.0)), rtol=1e-9)
 
 
 @pytest.mark.parametrize("harmonics", [(1,), (1, 2), (1, 2, 4), (1, 2, 3, 4)])
@@ -52,6 +52,12 @@ def test_a_series_is_recovered_in_the_order_of_the_names(stars, harmonics):
         least_squares(theta_z, series[None, :, None], harmonics=harmonics)[0, 0], truth, rtol=1e-9
     )
     assert design(theta_z, harmonics).shape == (80, 1 + 2 * len(harmonics))
+
+
+def test_objective_is_equation_8():
+    c = np.array([[10.0, 1.0, 2.0, 3.0, 20.0]])
+    assert objective(c) == 14
+    assert objective(c, all_terms=True) == 514
 
 
 def test_names():
