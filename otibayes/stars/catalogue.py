@@ -74,6 +74,8 @@ def read_stars(
     sky = ("ra", "dec", depth, "pmra", "pmdec", "radial_velocity")
     optional = [f"{name}_error" for name in sky] + [f"{label}_ERR" for label in labels]
     needed = [names[name] for name in (*sky, *labels, *extra)] + [names[name] for name in optional if name in names]
+    if unused := set(columns) - {*sky, *optional, *labels, *extra}:
+        notes.append(f"nothing asks for {', '.join(sorted(unused))}, which is mapped to a column; is it spelled right?")
     beside = [name for name in part.names if name.lower() in {*_IDENTIFIERS, "ref_epoch"}]
     table = part.read(list(dict.fromkeys([*needed, *beside])))
 
@@ -150,7 +152,10 @@ class _Names:
     def __getitem__(self, name: str) -> str:
         if name not in self:
             raise self._missing(name)
-        return self.columns.get(name, name)
+        theirs = self.columns.get(name, name)
+        if self.names.count(theirs) > 1:
+            raise InputError(f"{self.path}: {self.names.count(theirs)} columns are called {theirs}; rename all but one")
+        return theirs
 
     def _missing(self, name: str, what: str = "") -> InputError:
         near = similar_names(name, self.names)

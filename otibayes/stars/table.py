@@ -202,7 +202,7 @@ def _fits_parts(path: Path, plain: Path) -> list[Part]:
                 raise ValueError(f"truncated, {missing} bytes are missing; copy it again")
             if rows:
                 load = partial(_load_fits, plain, number)
-                parts.append(Part(path, "fits", list(hdu.columns.names), load, hdu.header.get(META_KEY)))
+                parts.append(Part(path, "fits", _fits_names(hdu.header), load, hdu.header.get(META_KEY)))
     if not tables:
         raise ValueError("no table in it")
     if not parts:
@@ -210,17 +210,31 @@ def _fits_parts(path: Path, plain: Path) -> list[Part]:
     return parts
 
 
+def _fits_names(header: Any) -> list[str]:
+    return [str(header.get(f"TTYPE{i + 1}", "")).strip() for i in range(header["TFIELDS"])]
+
+
+def _named_apart(hdu: Any) -> Any:
+    """The same table, where columns without a name, or with that of another, do not stop astropy."""
+    names = _fits_names(hdu.header)
+    for i, name in enumerate(names):
+        if not name or name in names[:i]:
+            hdu.header[f"TTYPE{i + 1}"] = f"{name}_{i + 1}"
+    return hdu
+
+
 def _load_fits(plain: Path, number: int, names: Sequence[str]) -> dict[str, _Raw]:
     """Columns of one table, read in parts, so that memory holds no more than the columns."""
     with fits.open(plain) as hdus:
-        rows, step = hdus[number].header["NAXIS2"], max(1, _BYTES_AT_ONCE // hdus[number].header["NAXIS1"])
-        described = {name: hdus[number].columns[name] for name in names}
+        hdu = _named_apart(hdus[number])
+        rows, step = hdu.header["NAXIS2"], max(1, _BYTES_AT_ONCE // hdu.header["NAXIS1"])
+        described = {name: hdu.columns[name] for name in names}
         null, unit = ({name: getattr(c, what) for name, c in described.items()} for what in ("null", "unit"))
     blocks: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
     for start in range(0, rows, step):
         # Opened anew, because the pages of a memory map count as memory until it is closed.
         with fits.open(plain, memmap=True) as hdus:
-            data = hdus[number].data[start : start + step]
+            data = _named_apart(hdus[number]).data[start : start + step]
             for name in names:
                 blocks[name].append(_fits_values(data, name, null[name]))
     whole = {name: [np.concatenate(arrays) for arrays in zip(*blocks[name], strict=True)] for name in names}
@@ -268,6 +282,8 @@ def _text_part(path: Path, text: str) -> Part:
         header, rest = comments[-1], body  # the names stand behind a "#"
     fields = next(csv.reader([header], delimiter=separator), []) if separator else header.split()
     names = [name.strip() for name in fields]
+    if separator and '"' not in rest and any(line.count(separator) > len(names) for line in io.StringIO(rest)):
+        raise ValueError("a line has more fields than the first, which names them")
     columns = {column["name"]: column for column in described.get("datatype", [])}
 
     def load(wanted: Sequence[str]) -> dict[str, _Raw]:
