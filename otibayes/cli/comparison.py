@@ -171,9 +171,9 @@ def figures(
     from ..analysis.plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
     from ..base.nodes import Nodes
 
-    problem = prepare_stars(read, [one], number_or_name(delta), method=method)
     scanned = {"theta": there, "bootstraps": bootstraps, "seed": seed}
-    with all_or_nothing(output) as folder, dask_client(dask) as client:
+    with dask_client(dask) as client, all_or_nothing(output) as folder:
+        problem = prepare_stars(read, [one], number_or_name(delta), method=method)
         drawn = {
             2: plot_mean_abundances(read, names, there),
             4: plot_orbits(read, one, masses, there),
