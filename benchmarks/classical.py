@@ -23,17 +23,17 @@ import gala.potential as gp
 import numpy as np
 from gala.dynamics.actionangle import get_staeckel_fudge_delta
 from gala.units import galactic
-from scipy.spatial import cKDTree
-
-from otibayes.base import constants as const
 from otibayes.base.nodes import Nodes
-from otibayes.base.parameters import Parameters
 from otibayes.classical.bootstrap import M_DISK_START, fit
 from otibayes.classical.deviation import deviation
 from otibayes.classical.fourier import least_squares
 from otibayes.classical.neighbours import nearest
-from otibayes.classical.objective import Settings, coefficients
 from otibayes.classical.problem import PlainMinimum, Problem, resamples
+from scipy.spatial import cKDTree
+
+from otibayes.base import constants as const
+from otibayes.base.parameters import Parameters
+from otibayes.classical.objective import Settings, coefficients
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.actions import SampleActions
 from otibayes.dynamics.frame import phase_space

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from otibayes.classical.joint import joint_gls, joint_product
 
 import otibayes as oti
 from otibayes.analysis.plot.abundances import _start
 from otibayes.analysis.table_1 import table_1, table_1_text
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import TABLE
-from otibayes.classical.joint import joint_gls, joint_product
 from otibayes.cli import main
 from otibayes.dynamics import action_angle, phase_space
 from otibayes.results.schema import SCHEMA

@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from ..base.errors import InputError
+from ..base.jax_options import keep_compiled_programs
 from .classical import classical
 from .comparison import demo, figures, make_comparison, table1
+from .run import run
 from .sample import sample
 from .stars import actions, make_mock, make_selection
 
@@ -80,8 +82,9 @@ def main() -> None:
     [mas/yr], radial_velocity [km/s], and abundances such as FE_H, MG_FE with FE_H_ERR, MG_FE_ERR [dex]; other names are
     mapped with --column NAME=THEIRS.
     """
+    keep_compiled_programs()
 
 
 # in the order of the work, not of the alphabet
-for command in (demo, make_mock, make_selection, actions, classical, sample, make_comparison, figures, table1):
+for command in (demo, make_mock, make_selection, actions, classical, sample, make_comparison, run, figures, table1):
     main.add_command(command)

@@ -1,7 +1,8 @@
 """What is made of results: both paths side by side, the paper's figures and its Table 1."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,17 +40,30 @@ _folder = click.option(
 _SUFFIXES = ("pdf", "svg", "png")
 
 
-def write_comparison(classical: "xr.DataTree", posterior: "xr.DataTree", folder: Path) -> None:
-    """Table and figure into `folder`, both or none; the table and what to know of it on the terminal."""
+def write_comparison(
+    classical: "xr.DataTree",
+    posterior: "xr.DataTree",
+    folder: Path,
+    commands: Sequence[str],
+    pictures: Sequence[Any] = (),
+    run_file: str = "",
+) -> None:
+    """Table, figure and report into `folder`, each whole or not at all; the table and what to doubt on the terminal.
+
+    `commands`, `pictures` and `run_file` as in `otibayes.analysis.report.report`.
+    """
     from ..analysis.comparison import compare, describe, summary
     from ..analysis.plot import plot_comparison
+    from ..analysis.report import report
 
     table = compare(classical, posterior)
     figure = plot_comparison(classical, posterior)
+    page = report(classical, posterior, commands, pictures, run_file)
     lines = ["", summary(table), "", *describe(classical, posterior)]
     with all_or_nothing(folder) as part:
         table.to_csv(part / "comparison.csv")
         figure.savefig(part / "comparison.png", dpi=160)
+        (part / "report.html").write_text(page, encoding="utf-8")
         click.echo("\n".join(lines))
 
 
@@ -60,12 +74,12 @@ def write_comparison(classical: "xr.DataTree", posterior: "xr.DataTree", folder:
     default=Path("demo-output"),
     show_default=True,
     metavar="DIR",
-    help="Folder for classical.nc, posterior.nc, comparison.csv and comparison.png.",
+    help="Folder for classical.nc, posterior.nc, comparison.csv, comparison.png and report.html.",
 )
 def demo(output: Path) -> None:
     """Both paths on the stars shipped with otibayes, whose true mass model is known: a few minutes.
 
-    The classical fit with 32 bootstraps, the posterior with 4 chains, the comparison of both with the truth; seed 0.
+    Equation 8 and chi^2 with 64 bootstraps, the posterior with 4 chains, and their comparison with the truth; seed 0.
     """
     check_folder_output(output)
     from ..classical.fit import fit_classical
@@ -76,14 +90,14 @@ def demo(output: Path) -> None:
     stars = embedded_stars()
     truth = ", ".join(f"{name} {value:g}" for name, value in stars.provenance.truth)
     click.echo(f"{len(stars)} synthetic stars with {', '.join(stars.abundances)}; truth: {truth}")
-    click.echo("classical: Fourier coefficients of abundance deviations in theta_z, 32 bootstraps")
-    classical = fit_classical(stars, bootstraps=32, seed=0, bins=0)
+    click.echo("classical: equation 8 and chi^2 of Fourier coefficients in theta_z, 64 bootstraps")
+    classical = fit_classical(stars, bootstraps=64, seed=0)
     click.echo("generative: abundances as a Gaussian process over actions, sampled with NUTS")
     posterior = sample(stars, seed=0)
     with all_or_nothing(output) as part:
         save(classical, part / "classical.nc")
         save(posterior, part / "posterior.nc")
-    write_comparison(classical, posterior, output)
+    write_comparison(classical, posterior, output, ["otibayes demo"])
 
 
 @click.command("compare")
@@ -91,14 +105,15 @@ def demo(output: Path) -> None:
 @click.argument("posterior_file", type=click.Path(path_type=Path), metavar="POSTERIOR.nc")
 @_folder
 def make_comparison(classical_file: Path, posterior_file: Path, output: Path) -> None:
-    """Both answers side by side: comparison.csv and comparison.png, and the table printed.
+    """Equation 8, chi^2 and the posterior side by side: a table, a figure, and report.html, and the table printed.
 
     Example: otibayes compare classical.nc posterior.nc --output comparison
     """
     check_folder_output(output)
     from ..results.files import load
 
-    write_comparison(load(classical_file, "classical"), load(posterior_file, "posterior"), output)
+    command = f"otibayes compare {classical_file} {posterior_file} --output {output}"
+    write_comparison(load(classical_file, "classical"), load(posterior_file, "posterior"), output, [command])
 
 
 @click.command()
@@ -155,30 +170,29 @@ def figures(
     if stars.suffix == ".nc":
         _of_result(stars, element_names(exclude) or [], output, suffix)
         return
-    from ..classical.fit import classical_settings
+    from ..classical.settings import ClassicalSettings
     from ..stars.preparation import prepare_stars
 
     there = theta_from(key_values([t for t in theta.split(",") if t.strip()], "the parameters"))
     masses = [theta_from({"m_disk": text}).m_disk for text in m_disk.split(",") if text.strip()]
     if not masses:
         raise InputError("--m-disk is empty; give disk masses such as 0.4,1,1.6")
-    classical_settings(method, number_or_name(delta), bootstraps)
+    settings = ClassicalSettings(bootstraps=bootstraps, method=method, delta=number_or_name(delta))
     read = read_catalogue(stars, columns, zero_point, elements)
     names = element_names(elements) or list(read.abundances)
     if not names:
         raise InputError(f"{stars}: has no abundances; name a column with --column MG_FE=THEIRS")
     one = names[0] if element is None else element
     from ..analysis.plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
-    from ..base.nodes import Nodes
+    from ..base.store import Store
 
-    scanned = {"theta": there, "bootstraps": bootstraps, "seed": seed}
     with dask_client(dask) as client, all_or_nothing(output) as folder:
-        problem = prepare_stars(read, [one], number_or_name(delta), method=method)
+        prepared = prepare_stars(read, [one], settings.delta, method=method)
         drawn = {
             2: plot_mean_abundances(read, names, there),
             4: plot_orbits(read, one, masses, there),
-            5: plot_deviations(problem, one, masses, **scanned),
-            6: plot_coefficients(problem, one, nodes=Nodes(client=client), **scanned),
+            5: plot_deviations(prepared, one, masses, there, settings, seed),
+            6: plot_coefficients(prepared, one, theta=there, settings=settings, seed=seed, store=Store(client=client)),
         }
         for number, figure in drawn.items():
             figure.savefig(folder / f"figure{number}.{suffix}", dpi=200)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ __all__ = [
     "number_or_name",
     "read_catalogue",
     "seed_option",
+    "setting_options",
     "star_options",
     "stars_used",
     "temporary_folder",
@@ -93,6 +95,25 @@ method_option = click.option(
 )
 
 
+def setting_options(settings: type) -> Decorator:
+    """An option for each field of a settings dataclass, with the default and the help that the field has."""
+
+    def option(f: Field) -> Decorator:
+        name, about = f"--{f.name.replace('_', '-')}", f.metadata
+        if isinstance(f.default, bool):
+            return click.option(f"{name}/--no-{name[2:]}", default=f.default, show_default=True, help=about["help"])
+        return click.option(
+            name,
+            type=about.get("type") or type(f.default),
+            default=f.default,
+            show_default=f.default is not None,
+            metavar=about["metavar"],
+            help=about["help"],
+        )
+
+    return _together(*map(option, fields(settings)))
+
+
 dask_option = click.option(
     "--dask", metavar="ADDRESS", help="Do the passes over the stars on the workers of this Dask scheduler."
 )
@@ -104,7 +125,7 @@ def dask_client(address: str | None) -> Iterator[Any]:
     if address is None:
         yield None
         return
-    from ..base.nodes import connect
+    from ..base.store import connect
 
     with connect(address) as client:
         yield client

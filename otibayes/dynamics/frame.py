@@ -61,6 +61,7 @@ def _rotation(axis: int, degrees: float) -> np.ndarray:
 _ICRS_TO_GALACTIC_AXES = _rotation(0, _ROLL) @ _rotation(1, -_GC_DEC) @ _rotation(2, _GC_RA)
 
 
+@jax.jit  # one program in place of many small ones
 def heliocentric(ra: Any, dec: Any, distance: Any, pmra: Any, pmdec: Any, radial_velocity: Any) -> jax.Array:
     """Cartesian position and velocity relative to the Sun, along the axes of the Galactocentric frame before its tilt.
 
@@ -79,6 +80,7 @@ def heliocentric(ra: Any, dec: Any, distance: Any, pmra: Any, pmdec: Any, radial
     return jnp.concatenate([distance * away @ matrix, velocity @ matrix], -1)
 
 
+@jax.jit  # one program in place of many small ones
 def galactocentric(star: jax.Array, theta: Any) -> PhaseSpace:
     """Galactocentric phase space of heliocentric vectors (..., 6), for theta with z_sun [pc] and vz_sun [km/s].
 

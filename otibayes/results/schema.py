@@ -38,7 +38,7 @@ DERIVED = {
     "rho_DM": (r"\rho_{\rm DM}", "Msun/pc^3"),
     "K_z_1p1": (r"|K_z|_{1.1}", "km^2/s^2/kpc"),
 }
-SCHEMA = 2
+SCHEMA = 3
 KINDS = {"classical": "classical fit", "posterior": "posterior"}
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
 

@@ -14,7 +14,7 @@ from ..base.arrays import in_unit
 from ..base.constants import KMS_PER_MASYR_KPC
 from ..base.errors import InputError
 from .stars import Provenance, Stars, in_words, names_of
-from .table import Part, best_part, open_table, similar_names, table_meta
+from .table import Part, best_part, open_table, similar_names, table_in_memory, table_meta
 from .values import (
     clean_error,
     clean_label,
@@ -36,13 +36,13 @@ _IDENTIFIERS = {"apogee_id", "sdss_id", "sobject_id", "source_id", "star_id", "t
 
 
 def read_stars(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Table,
     columns: Mapping[str, str] | None = None,
     elements: str | Sequence[str] | None = None,
     parallax_zero_point: Any = 0.0,
     extra: str | Sequence[str] = (),
 ) -> Stars:
-    """Read stars from a FITS, ECSV, CSV or Parquet table.
+    """Read stars from a FITS, ECSV, CSV or Parquet file, or from an astropy table in memory.
 
     Columns: `ra dec` [deg], `parallax` [mas] or `distance` [kpc], `pmra pmdec` [mas/yr], `radial_velocity` [km/s], each
     with an optional `_error`; abundances [dex] such as `FE_H`, `MG_FE`, with an optional `_ERR`. `columns` maps ours to
@@ -61,12 +61,12 @@ def read_stars(
 
     Raises `InputError` (one line) for a file, column, element or unit that cannot be used, or if no row is left.
     """
-    path, columns = Path(path), dict(columns or {})
+    path, parts, digest = _opened(source)
+    columns = dict(columns or {})
     extra = names_of(extra)
     zero_point = float(in_unit(parallax_zero_point, "mas", "parallax_zero_point"))
     if not abs(zero_point) <= _LARGEST_ZERO_POINT:
         raise InputError(f"the parallax zero point is {zero_point:g} mas; it must lie within 1 mas, e.g. -0.05")
-    parts = open_table(path)
     part = best_part(parts, [columns.get(name, name) for name in (*_SKY, "parallax", "distance")])
     names = _Names(part, columns, path)
     depth, notes = _depth(names, zero_point)
@@ -119,8 +119,6 @@ def read_stars(
         notes.append(f"elements, by the names of the columns: {', '.join(abundances) or 'none'}")
     truth, recorded = table_meta(part)
     notes += [*default_notes, *_strange({name: v[keep] for name, v in values.items()}, table, keep), *recorded]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     settings: list[tuple[str, float | str]] = [("parallax_zero_point", zero_point)] * (depth == "parallax")
     settings += [(f"column {name}", theirs) for name, theirs in columns.items()]
     provenance = Provenance(
@@ -135,6 +133,22 @@ def read_stars(
     further = {name: clean_label(name, column_values(table, names[name]))[0] for name in extra}
     measured = {"abundances": abundances, "errors": errors, "astrometric_errors": sky_errors, "extra": further}
     return Stars(**values, **measured, row=np.arange(len(table)), provenance=provenance)[keep]  # type: ignore[arg-type]
+
+
+def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part], str]:
+    """A name for messages, the tables of a file, and the SHA-256 of the file or of the values in memory."""
+    if isinstance(source, Table):
+        if len(source) == 0:
+            raise InputError(f"the table is empty (0 rows, {len(source.colnames)} columns); nothing to work on")
+        digest = hashlib.sha256(",".join(source.colnames).encode())
+        for name in source.colnames:
+            values = np.asarray(source[name])
+            digest.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
+        return Path("table"), [table_in_memory(source, Path("table"), "astropy")], digest.hexdigest()
+    path = Path(source)
+    parts = open_table(path)
+    with path.open("rb") as file:
+        return path, parts, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Names:
@@ -278,6 +292,6 @@ def _check_units(values: Mapping[str, np.ndarray], fill: Mapping[str, np.ndarray
 
 
 def embedded_stars() -> Stars:
-    """The synthetic catalogue shipped with otibayes, its truth in the provenance; `examples/make_embedded_stars.py`."""
+    """The stars shipped with otibayes, their truth in the provenance, by `benchmarks/make_embedded_stars.py`."""
     with importlib.resources.as_file(importlib.resources.files(__package__) / "embedded.ecsv") as path:
         return read_stars(path, elements=("MG_FE", "FE_H"))

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import astropy.units as u
 import numpy as np
 from astropy.table import Table
-from tqdm import tqdm
 
 from ..base import constants as const
 from ..base.errors import InputError
 from ..base.parameters import Parameters
+from ..base.progress import progress as shown_progress
 from ..dynamics.potential import halo_mass
 from .labels import LABELS, Label, mean_labels, scatter
 from .orbits import EARLIEST, FOOTPRINTS, Footprint, Orbits, footprint_of, icrs, integrate, observe
@@ -100,7 +100,7 @@ def _in_order(function: Callable[[int], Any], processes: int) -> Iterator[Any]:
 def _sight(survey: _Survey, total: int, processes: int, progress: bool) -> tuple[np.ndarray, np.ndarray, float]:
     """Phase space (6, total) and torus (4, total) of as many stars, and the largest energy drift."""
     chunks, done = [], 0
-    with tqdm(total=total, desc="orbits", unit="star", disable=not progress) as bar:
+    with shown_progress(None, "orbits", "star", total, shown=progress) as bar:
         for chunk in _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1):
             chunks.append(chunk)
             done += (seen := chunk[0].shape[1])

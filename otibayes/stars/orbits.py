@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 import astropy.coordinates as coord
 import astropy.units as u
-import gala.dynamics as gd
 import numpy as np
-from gala.integrate import DOPRI853Integrator
 
 from ..base import constants as const
 from ..dynamics.reference import gala_potential
@@ -58,6 +56,9 @@ def _maximum(values: np.ndarray) -> np.ndarray:
 
 def integrate(R: np.ndarray, z: np.ndarray, v: np.ndarray, truth: Any, steps: int = STEPS) -> Orbits:
     """Integrate N orbits in the mass model of `truth` from R, z [kpc] (N,) and v = (vR, vT, vz) [km/s] (3, N)."""
+    import gala.dynamics as gd  # slow to import, and only synthetic stars need it
+    from gala.integrate import DOPRI853Integrator
+
     # At phi = 0 the Galactocentric axes are x = -R and y = T.
     start = gd.PhaseSpacePosition(np.stack([-R, 0 * R, z]) * u.kpc, np.stack([-v[0], v[1], v[2]]) * u.km / u.s)
     orbit = gala_potential(truth).integrate_orbit(

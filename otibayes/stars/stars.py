@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -10,8 +10,13 @@ import numpy as np
 from ..base.arrays import column, one_length
 from ..base.errors import InputError
 from ..dynamics.frame import heliocentric
+from . import interchange
 from .table import similar_names
 from .values import RANGES, first_reason
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from astropy.table import Table
 
 __all__ = ["Provenance", "Stars", "in_words", "names_of"]
 
@@ -41,7 +46,7 @@ class Provenance:
         return replace(self, dropped=tuple(counts.items()))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stars:
     """N stars: a JAX pytree of (N,) float64 arrays.
 
@@ -97,6 +102,32 @@ class Stars:
         # Not jax.tree.map, which would sort the elements.
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "provenance"}
         return replace(self, **{name: _pick(values, picked) for name, values in arrays.items()})
+
+    @staticmethod
+    def from_table(table: "Table", **options: Any) -> "Stars":
+        """Stars of an astropy table in memory; the options are those of `read_stars`."""
+        from .catalogue import read_stars
+
+        return read_stars(table, **options)
+
+    @staticmethod
+    def from_pandas(frame: "pd.DataFrame", **options: Any) -> "Stars":
+        """Stars of a pandas data frame; the options are those of `read_stars`."""
+        return Stars.from_table(interchange.from_pandas(frame), **options)
+
+    def to_table(self) -> "Table":
+        """An astropy table in the columns and units that `read_stars` reads."""
+        return interchange.as_table(self)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A pandas data frame in the columns and units that `read_stars` reads."""
+        return interchange.as_pandas(self)
+
+    def __repr__(self) -> str:
+        return interchange.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return interchange.as_html(self)
 
     @property
     def sky(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from astropy.table import MaskedColumn, Table
 from astropy.table.meta import get_header_from_yaml
 
 from ..base.errors import InputError
-from ..base.files import write_whole
+from ..base.store import write_whole
 from .values import MISSING_TEXT
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "best_part",
     "open_table",
     "similar_names",
+    "table_in_memory",
     "table_meta",
     "write_table",
 ]
@@ -332,3 +333,13 @@ def _parquet_parts(path: Path, plain: Path) -> list[Part]:
 
     meta = (described.get("meta") or {}).get(META_KEY)
     return [Part(path, "parquet", file.schema_arrow.names, load, meta)]
+
+
+def table_in_memory(table: Table, path: Path, format: str) -> Part:
+    """An astropy table as a part of the file that it came from, or that messages name."""
+
+    def load(names: Sequence[str]) -> dict[str, _Raw]:
+        masked = {name: np.ma.asarray(table[name]) for name in names}
+        return {n: (np.ma.getdata(c), np.ma.getmaskarray(c), table[n].unit) for n, c in masked.items()}
+
+    return Part(path, format, list(table.colnames), load, table.meta.get(META_KEY))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ...base.constants import R0, V_CIRC
 from ...dynamics import MassModel
-from ...generative.model_files import mass_model_of
+from ...generative.model import mass_model_of
 from ..field import field_at, vertical_plane
 from ..null_test import null_test
 from ..profiles import curves, profiles

@@ -52,9 +52,10 @@ def plot_selection(
 
 
 def _counts(figure: Figure, ax: Axes, x: Any, y: Any) -> None:
-    """Stars in hexagons, but for the outermost 1 in 1000 of either coordinate."""
+    """Stars in hexagons, but for the outermost 1 in 1000 of either coordinate where there are as many."""
     x, y = np.asarray(x), np.asarray(y)
-    (left, right), (low, high) = (np.nanquantile(values, [0.0005, 0.9995]) for values in (x, y))
+    tail = 0.0005 if x.size > 1000 else 0.0
+    (left, right), (low, high) = (np.nanquantile(values, [tail, 1 - tail]) for values in (x, y))
     shown = (x >= left) & (x <= right) & (y >= low) & (y <= high)
     hexagons = ax.hexbin(x[shown], y[shown], gridsize=60, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
     figure.colorbar(hexagons, ax=ax, label="stars", shrink=0.85)
