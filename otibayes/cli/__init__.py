@@ -21,6 +21,8 @@ from .stars import actions, make_mock, make_selection
 
 __all__ = ["main"]
 
+_WITHOUT_FIGURES = ("actions", "mock")  # commands that need not wait for matplotlib
+
 
 class _OneLine(click.Group):
     """A group of commands whose errors, of whatever class, are one line on stderr and exit code 2."""
@@ -33,7 +35,9 @@ class _OneLine(click.Group):
         given = [text for text in given if text != "--debug"]
         try:
             if given and not {"--help", "-h"} & set(given):
-                _import_matplotlib()
+                keep_compiled_programs()
+                if given[0] not in _WITHOUT_FIGURES:
+                    _import_matplotlib()
             code = super().main(given, prog_name, **{**options, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as help_wanted:
             click.echo(help_wanted.format_message())

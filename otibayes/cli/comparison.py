@@ -48,7 +48,7 @@ def write_comparison(
     pictures: Sequence[Any] = (),
     run_file: str = "",
 ) -> None:
-    """Table, figure and report into `folder`, each whole or not at all; the table and what to doubt on the terminal.
+    """Table, figure and report into `folder`, all or none; the table and what to doubt on the terminal.
 
     `commands`, `pictures` and `run_file` as in `otibayes.analysis.report.report`.
     """

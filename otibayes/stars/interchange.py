@@ -9,6 +9,7 @@ from astropy.table import Table
 
 from ..base.notebook import html_table
 from .table import META_KEY
+from .values import RANGES
 
 if TYPE_CHECKING:  # pandas is slow to import
     import pandas as pd
@@ -17,20 +18,14 @@ if TYPE_CHECKING:  # pandas is slow to import
 
 __all__ = ["as_html", "as_pandas", "as_table", "as_text", "from_pandas"]
 
-_UNITS = {
-    "ra": u.deg,
-    "dec": u.deg,
-    "distance": u.kpc,
-    "pmra": u.mas / u.yr,
-    "pmdec": u.mas / u.yr,
-    "radial_velocity": u.km / u.s,
-}
+_SKY = ("ra", "dec", "distance", "pmra", "pmdec", "radial_velocity")
 
 
 def as_table(stars: "Stars") -> Table:
     """An astropy table of the stars, in the columns and units that `read_stars` reads, `row` and `extra` besides."""
     table = Table()
-    for name, unit in _UNITS.items():
+    for name in _SKY:
+        unit = RANGES[name].unit
         table[name] = np.asarray(getattr(stars, name), float) * unit
         if name in stars.astrometric_errors:
             table[f"{name}_error"] = np.asarray(stars.astrometric_errors[name], float) * unit
@@ -71,7 +66,7 @@ def as_text(stars: "Stars") -> str:
 def as_html(stars: "Stars") -> str:
     """Median and range of each measured quantity, for a notebook."""
     columns: list[tuple[str, str, Any, Any]] = [
-        (name, str(unit), getattr(stars, name), stars.astrometric_errors.get(name)) for name, unit in _UNITS.items()
+        (name, str(RANGES[name].unit), getattr(stars, name), stars.astrometric_errors.get(name)) for name in _SKY
     ]
     columns += [(element, "dex", values, stars.errors.get(element)) for element, values in stars.abundances.items()]
     rows = []

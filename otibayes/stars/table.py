@@ -32,6 +32,7 @@ __all__ = [
     "Part",
     "best_part",
     "open_table",
+    "part_in_memory",
     "similar_names",
     "table_in_memory",
     "table_meta",
@@ -106,6 +107,18 @@ def open_table(path: str | os.PathLike[str]) -> list[Part]:
                 return [part._replace(unpacked=unpacked) for part in parts_of(path, plain)]
     with _one_line(path, format):
         return [_text_part(path, _text_in(plain.read_bytes()))]
+
+
+def part_in_memory(table: Table) -> Part:
+    """An astropy table as if it had been opened."""
+
+    def load(names: Sequence[str]) -> dict[str, _Raw]:
+        columns = {name: np.ma.asarray(table[name]) for name in names}
+        return {
+            n: (np.ma.getdata(c), np.ma.getmaskarray(c), getattr(table[n], "unit", None)) for n, c in columns.items()
+        }
+
+    return Part(Path("table"), "a table", table.colnames, load, table.meta.get(META_KEY))
 
 
 def best_part(parts: Sequence[Part], wanted: Iterable[str]) -> Part:
