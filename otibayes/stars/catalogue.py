@@ -14,7 +14,7 @@ from ..base.arrays import in_unit
 from ..base.constants import KMS_PER_MASYR_KPC
 from ..base.errors import InputError
 from .stars import Provenance, Stars, in_words, names_of
-from .table import Part, best_part, open_table, similar_names, table_in_memory, table_meta
+from .table import Part, best_part, open_table, part_in_memory, similar_names, table_meta
 from .values import (
     clean_error,
     clean_label,
@@ -144,7 +144,7 @@ def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part], s
         for name in source.colnames:
             values = np.asarray(source[name])
             digest.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
-        return Path("table"), [table_in_memory(source, Path("table"), "astropy")], digest.hexdigest()
+        return Path("table"), [part_in_memory(source)], digest.hexdigest()
     path = Path(source)
     parts = open_table(path)
     with path.open("rb") as file:

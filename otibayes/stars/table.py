@@ -34,7 +34,6 @@ __all__ = [
     "open_table",
     "part_in_memory",
     "similar_names",
-    "table_in_memory",
     "table_meta",
     "write_table",
 ]
@@ -346,13 +345,3 @@ def _parquet_parts(path: Path, plain: Path) -> list[Part]:
 
     meta = (described.get("meta") or {}).get(META_KEY)
     return [Part(path, "parquet", file.schema_arrow.names, load, meta)]
-
-
-def table_in_memory(table: Table, path: Path, format: str) -> Part:
-    """An astropy table as a part of the file that it came from, or that messages name."""
-
-    def load(names: Sequence[str]) -> dict[str, _Raw]:
-        masked = {name: np.ma.asarray(table[name]) for name in names}
-        return {n: (np.ma.getdata(c), np.ma.getmaskarray(c), table[n].unit) for n, c in masked.items()}
-
-    return Part(path, format, list(table.colnames), load, table.meta.get(META_KEY))
