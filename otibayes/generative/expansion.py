@@ -36,7 +36,7 @@ class Run(NamedTuple):
 
     unconstrained: Unconstrained
     settings: SampleSettings
-    seed: int
+    seed: int = 0
     store: Store = Store()
     passes: Store = Store(threads=cores())
     stage: Stages = Stages()
