@@ -35,6 +35,7 @@ __all__ = [
     "similar_names",
     "table_in_memory",
     "table_meta",
+    "table_of_frame",
     "write_table",
 ]
 
@@ -339,7 +340,16 @@ def table_in_memory(table: Table, path: Path, format: str) -> Part:
     """An astropy table as a part of the file that it came from, or that messages name."""
 
     def load(names: Sequence[str]) -> dict[str, _Raw]:
-        masked = {name: np.ma.asarray(table[name]) for name in names}
-        return {n: (np.ma.getdata(c), np.ma.getmaskarray(c), table[n].unit) for n, c in masked.items()}
+        raw = {}
+        for name in names:
+            c = getattr(table[name], "unmasked", table[name])
+            values = np.ma.getdata(c) if isinstance(c, np.ndarray) else [str(value) for value in c]  # e.g. times
+            raw[name] = (values, getattr(table[name], "mask", False), getattr(c, "unit", None))
+        return raw
 
     return Part(path, format, list(table.colnames), load, table.meta.get(META_KEY))
+
+
+def table_of_frame(frame: Any) -> Table:
+    """The astropy table of a pandas data frame, missing values masked; objects become text."""
+    return Table({str(name): _column(*_pandas_values(frame[name])) for name in frame.columns})
