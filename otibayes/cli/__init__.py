@@ -13,6 +13,7 @@ import click
 
 from ..base.errors import InputError
 from ..base.jax_options import keep_compiled_programs
+from ..base.progress import restart
 from .classical import classical
 from .comparison import demo, figures, make_comparison, table1
 from .run import run
@@ -33,6 +34,7 @@ class _OneLine(click.Group):
         given = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in given  # before or after the command
         given = [text for text in given if text != "--debug"]
+        restart()
         try:
             if given and not {"--help", "-h"} & set(given):
                 keep_compiled_programs()

@@ -14,7 +14,7 @@ from ..base.arrays import in_unit
 from ..base.constants import KMS_PER_MASYR_KPC
 from ..base.errors import InputError
 from .stars import Provenance, Stars, in_words, names_of
-from .table import Part, best_part, open_table, part_in_memory, similar_names, table_meta
+from .table import Part, best_part, open_table, similar_names, table_in_memory, table_meta
 from .values import (
     clean_error,
     clean_label,
@@ -61,7 +61,7 @@ def read_stars(
 
     Raises `InputError` (one line) for a file, column, element or unit that cannot be used, or if no row is left.
     """
-    path, parts, digest = _opened(source)
+    path, parts = _opened(source)
     columns = dict(columns or {})
     extra = names_of(extra)
     zero_point = float(in_unit(parallax_zero_point, "mas", "parallax_zero_point"))
@@ -123,7 +123,7 @@ def read_stars(
     settings += [(f"column {name}", theirs) for name, theirs in columns.items()]
     provenance = Provenance(
         source=path.name,
-        sha256=digest,
+        sha256=_digest(source, table),
         rows=len(table),
         dropped=dropped,
         truth=tuple(truth.items()),
@@ -135,20 +135,22 @@ def read_stars(
     return Stars(**values, **measured, row=np.arange(len(table)), provenance=provenance)[keep]  # type: ignore[arg-type]
 
 
-def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part], str]:
-    """A name for messages, the tables of a file, and the SHA-256 of the file or of the values in memory."""
+def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part]]:
+    """A name for messages, and the tables of a file or the one in memory."""
     if isinstance(source, Table):
-        if len(source) == 0:
-            raise InputError(f"the table is empty (0 rows, {len(source.colnames)} columns); nothing to work on")
-        digest = hashlib.sha256(",".join(source.colnames).encode())
-        for name in source.colnames:
-            values = np.asarray(source[name])
-            digest.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
-        return Path("table"), [part_in_memory(source)], digest.hexdigest()
-    path = Path(source)
-    parts = open_table(path)
-    with path.open("rb") as file:
-        return path, parts, hashlib.file_digest(file, "sha256").hexdigest()
+        return Path("table"), [table_in_memory(source, Path("table"), "astropy")]
+    return Path(source), open_table(source)
+
+
+def _digest(source: str | os.PathLike[str] | Table, table: Table) -> str:
+    """SHA-256 of a file, or of the columns of a table in memory that were read."""
+    if not isinstance(source, Table):
+        with Path(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256(",".join(table.colnames).encode())
+    for column in table.itercols():
+        digest.update(np.ma.getdata(column).tobytes() + np.ma.getmaskarray(column).tobytes())
+    return digest.hexdigest()
 
 
 class _Names:

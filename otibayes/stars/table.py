@@ -32,9 +32,10 @@ __all__ = [
     "Part",
     "best_part",
     "open_table",
-    "part_in_memory",
     "similar_names",
+    "table_in_memory",
     "table_meta",
+    "table_of_frame",
     "write_table",
 ]
 
@@ -106,18 +107,6 @@ def open_table(path: str | os.PathLike[str]) -> list[Part]:
                 return [part._replace(unpacked=unpacked) for part in parts_of(path, plain)]
     with _one_line(path, format):
         return [_text_part(path, _text_in(plain.read_bytes()))]
-
-
-def part_in_memory(table: Table) -> Part:
-    """An astropy table as if it had been opened."""
-
-    def load(names: Sequence[str]) -> dict[str, _Raw]:
-        columns = {name: np.ma.asarray(table[name]) for name in names}
-        return {
-            n: (np.ma.getdata(c), np.ma.getmaskarray(c), getattr(table[n], "unit", None)) for n, c in columns.items()
-        }
-
-    return Part(Path("table"), "a table", table.colnames, load, table.meta.get(META_KEY))
 
 
 def best_part(parts: Sequence[Part], wanted: Iterable[str]) -> Part:
@@ -345,3 +334,22 @@ def _parquet_parts(path: Path, plain: Path) -> list[Part]:
 
     meta = (described.get("meta") or {}).get(META_KEY)
     return [Part(path, "parquet", file.schema_arrow.names, load, meta)]
+
+
+def table_in_memory(table: Table, path: Path, format: str) -> Part:
+    """An astropy table as a part of the file that it came from, or that messages name."""
+
+    def load(names: Sequence[str]) -> dict[str, _Raw]:
+        raw = {}
+        for name in names:
+            c = getattr(table[name], "unmasked", table[name])
+            values = np.ma.getdata(c) if isinstance(c, np.ndarray) else [str(value) for value in c]  # e.g. times
+            raw[name] = (values, getattr(table[name], "mask", False), getattr(c, "unit", None))
+        return raw
+
+    return Part(path, format, list(table.colnames), load, table.meta.get(META_KEY))
+
+
+def table_of_frame(frame: Any) -> Table:
+    """The astropy table of a pandas data frame, missing values masked; objects become text."""
+    return Table({str(name): _column(*_pandas_values(frame[name])) for name in frame.columns})
