@@ -127,7 +127,7 @@ def test_bins_of_theta_z_have_the_weights_of_the_curves(stars):
 
 
 def test_coefficients_against_disk_mass(problem):
-    figure = oti.plot_coefficients(problem, "MG_FE", values=(0.5, 0.9, 1.3, 1.7), settings=FEW)
+    figure = oti.plot_coefficients(problem, "MG_FE", values=(0.1, 0.3, 0.5, 0.9), settings=FEW)
     assert len(figure.axes) == 4 and "null test" in figure.axes[3].get_title()
     points = figure.axes[2].containers[0].lines[0]
     assert len(points.get_xdata()) == 4
