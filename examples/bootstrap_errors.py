@@ -16,6 +16,8 @@ from catalogues import over_seeds, passing, truth_of
 from scipy.stats import kstest
 
 from otibayes.classical.chi2 import p_value, statistics
+from otibayes.classical.settings import ClassicalSettings
+from otibayes.classical.statistic import make_statistic
 from otibayes.stars.preparation import prepare_stars
 
 STUDY = 2025

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from catalogues import over_seeds, passing, truth_of
-from otibayes.classical.scan import scan
 
 from otibayes import Parameters
+from otibayes.analysis.scan import scan
+from otibayes.classical.settings import ClassicalSettings
+from otibayes.classical.statistic import make_statistic
 from otibayes.dynamics import SampleActions, focal_length, phase_space
 
 STUDY = 2021
