@@ -5,17 +5,19 @@ gradient in abundance where there is none (Price-Whelan et al. 2021, section 7.3
 
     X_n ~ Normal(f(J_n) + gamma_1 logg_n + gamma_2 Teff_n, Sigma)
 
-with both columns, LOGG and TEFF, in units of their own scatter, and gamma's prior as wide as that of the wide terms:
+with both columns, LOGG and TEFF, in units of their own scatter, and gamma's prior as wide as the polynomial trend's:
 30 residual scatters. They are integrated out with the field, exactly, and the response surface carries
 them like any other column. The price is what theta loses where stars' kinds follow their orbits.
 """
 
+from typing import Any
+
 from otibayes.models.joint_abundances import joint_abundances
 
-from otibayes.generative import Likelihood, requires
+from otibayes.generative import Data, GaussianField, requires
 
 
 @requires(extra=("LOGG", "TEFF"))
-def calibrated_abundances(likelihood: Likelihood) -> None:
+def calibrated_abundances(data: Data) -> tuple[Any, GaussianField]:
     """Sample theta and the hyperparameters; the terms of calibration are integrated out."""
-    joint_abundances(likelihood)
+    return joint_abundances(data)

@@ -18,7 +18,7 @@ from otibayes.base import constants as const
 from otibayes.base.parameters import TABLE, Parameter
 from otibayes.dynamics import MILKY_WAY, MassModel, halo_mass
 from otibayes.dynamics.potential import heaviest_disk, nfw
-from otibayes.generative import Likelihood, requires
+from otibayes.generative import Data, GaussianField, requires
 
 
 def _halo(R: Any, z: Any, theta: Any) -> Any:
@@ -34,6 +34,6 @@ FREE = MassModel(
 
 
 @requires(mass_model=FREE)
-def free_circular_velocity(likelihood: Likelihood) -> None:
+def free_circular_velocity(data: Data) -> tuple[Any, GaussianField]:
     """Sample theta with v_circ and the hyperparameters of all elements jointly."""
-    joint_abundances(likelihood)
+    return joint_abundances(data)

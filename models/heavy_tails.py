@@ -6,7 +6,7 @@ A multivariate t with nu = 4 degrees of freedom is a normal distribution whose p
 
 Given the weights w_n everything is as in `joint_abundances`, at the same cost and with the same response surface. They
 are fixed at their expectations, w_n = (nu + E) / (nu + d_n^2), d_n the Mahalanobis distance of star n from a first
-field in the fiducial mass model, by expectation-maximisation (Liu & Rubin 1995; `generative/tails.py`).
+field in the fiducial mass model, by expectation-maximisation (Liu & Rubin 1995; `generative/weights.py`).
 
 What is approximate: weights that are known, where in truth they are inferred with theta. The maximum in theta is that
 of the t distribution, near the fiducial model. For t scatter the information on f is overstated by
@@ -14,12 +14,14 @@ of the t distribution, near the fiducial model. For t scatter the information on
 star: one bad abundance discounts its others too. Use it to see whether outliers drive an answer.
 """
 
+from typing import Any
+
 from otibayes.models.joint_abundances import joint_abundances
 
-from otibayes.generative import Likelihood, requires
+from otibayes.generative import Data, GaussianField, requires
 
 
 @requires(tails=4.0)
-def heavy_tails(likelihood: Likelihood) -> None:
+def heavy_tails(data: Data) -> tuple[Any, GaussianField]:
     """Sample theta and the hyperparameters, outlying stars weighed down."""
-    joint_abundances(likelihood)
+    return joint_abundances(data)

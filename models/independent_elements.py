@@ -9,12 +9,14 @@ The residuals of a star's elements are correlated in fact (birth radius, age, th
 the same count twice: the posterior of theta comes out too narrow, by up to a factor sqrt(2) for two copies of one.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from otibayes.models.joint_abundances import joint_abundances
 
-from otibayes.generative import Likelihood
+from otibayes.generative import Data, GaussianField
 
 
-def independent_elements(likelihood: Likelihood) -> None:
+def independent_elements(data: Data) -> tuple[Any, GaussianField]:
     """Sample theta and the hyperparameters, without a correlation of the elements' residuals."""
-    joint_abundances(likelihood, correlation=jnp.eye(len(likelihood.elements)))
+    return joint_abundances(data, correlation=jnp.eye(len(data.elements)))

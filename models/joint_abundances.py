@@ -13,9 +13,9 @@ For star n with actions J_n(theta) and abundances X_n (E elements, standardised 
     s_e ~ LogNormal(log 0.9, 0.3)  most of that scatter is not explained by the actions
     C   ~ LKJ(2)
 
-beta is integrated out with a prior that is flat in the metric of the stars, the GP with its own; where stars lie is
-conditioned on, so that no selection in phase space matters. The terms w carry what a stationary process has an opinion
-of: without them it would pull theta (docs/generative.md).
+beta is integrated out with a prior that is flat in the metric of the stars, the process with its own. The model is
+conditional on where stars lie, so that no selection in phase space matters. Without the polynomial trend w the
+stationary process would pull theta (docs/generative.md).
 """
 
 from typing import Any
@@ -24,16 +24,16 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
-from otibayes.generative import Likelihood, sample_parameters
+from otibayes.generative import Data, GaussianField, sample_parameters
 
 
-def joint_abundances(likelihood: Likelihood, correlation: Any = None) -> None:
-    """Sample theta and the hyperparameters of all elements jointly; `likelihood` holds stars and elements.
+def joint_abundances(data: Data, correlation: Any = None) -> tuple[Any, GaussianField]:
+    """Sample theta and the hyperparameters of all elements jointly.
 
     `correlation`, the Cholesky factor of C (E, E), is sampled where it is not given.
     """
-    theta = sample_parameters(likelihood.data.model)
-    elements = len(likelihood.elements)
+    theta = sample_parameters(data.model)
+    elements = len(data.elements)
     lengths = numpyro.sample("length_scale", dist.LogNormal(jnp.log(3.0), 0.5).expand([3]).to_event(1))
     amplitude = numpyro.sample("amplitude", dist.LogNormal(jnp.log(0.5), 0.5).expand([elements]).to_event(1))
     scatter = numpyro.sample("scatter", dist.LogNormal(jnp.log(0.9), 0.3).expand([elements]).to_event(1))
@@ -41,7 +41,4 @@ def joint_abundances(likelihood: Likelihood, correlation: Any = None) -> None:
         correlation = jnp.eye(1)
     if correlation is None:
         correlation = numpyro.sample("correlation_cholesky", dist.LKJCholesky(elements, 2.0))
-    numpyro.factor(
-        "abundances",
-        likelihood(theta, "expsquared", lengths, amplitude, scatter_cholesky=scatter[:, None] * correlation),
-    )
+    return theta, GaussianField(lengths, amplitude, scatter[:, None] * correlation)

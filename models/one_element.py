@@ -13,17 +13,19 @@ are correlated, so that a product of their posteriors claims too much; `joint_ab
     each = {e: oti.sample(complete, [e], model="one_element") for e in complete.abundances}
 """
 
+from typing import Any
+
 from otibayes.models.joint_abundances import joint_abundances
 
 from otibayes.base.errors import InputError
-from otibayes.generative import Likelihood
+from otibayes.generative import Data, GaussianField
 
 
-def one_element(likelihood: Likelihood) -> None:
+def one_element(data: Data) -> tuple[Any, GaussianField]:
     """Sample theta and the hyperparameters of one element; `InputError` for several."""
-    if len(likelihood.elements) != 1:
+    if len(data.elements) != 1:
         raise InputError(
-            f"the model one_element is for one element; got {', '.join(likelihood.elements)}: name one (--elements), or"
+            f"the model one_element is for one element; got {', '.join(data.elements)}: name one (--elements), or"
             " use joint_abundances"
         )
-    joint_abundances(likelihood)
+    return joint_abundances(data)

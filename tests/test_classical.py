@@ -13,8 +13,8 @@ import otibayes as oti
 from otibayes.analysis.comparison import chi2_rise
 from otibayes.analysis.scan import scan, zero_crossing
 from otibayes.base.errors import InputError
-from otibayes.base.nodes import Nodes
 from otibayes.base.parameters import TABLE, Parameters
+from otibayes.base.store import Store
 from otibayes.base.surface import Region, Surface
 from otibayes.base.surface import fit as fit_surface
 from otibayes.classical.chi2 import fit_element, minimise, p_value, profile, weight
@@ -26,7 +26,7 @@ from otibayes.classical.settings import ClassicalSettings
 from otibayes.classical.statistic import Coefficients, Statistic, Weights, make_statistic, resamples
 from otibayes.dynamics import MILKY_WAY
 from otibayes.dynamics.frame import galactocentric
-from otibayes.dynamics.trend import inputs, less_wide_terms, wide_terms
+from otibayes.dynamics.trend import detrended, inputs, trend_terms
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using C implementation")  # galpy says how it integrates
 
@@ -103,7 +103,7 @@ def test_coefficients_in_bins_are_those_of_the_stars_in_them():
     sigma = np.random.default_rng(0).uniform(0.01, 0.3, (300, 2))
     statistic = statistic_of(stars, labels, sigma)
     binned = replace(statistic, counts=statistic.counts[:1], edges=(3.0, 9.0))(TRUTH).binned
-    delta, total = deviation(J, less_wide_terms(J, labels)), statistic.weights.total
+    delta, total = deviation(J, detrended(J, labels)), statistic.weights.total
     for q, (low, high) in enumerate([(0, 3), (3, 9), (9, np.inf)]):
         inside = (aa.J_z >= low) & (aa.J_z < high)
         expected = least_squares(aa.theta_z[inside], delta[:, inside], total[inside], harmonics=(1, 2, 4))
@@ -268,7 +268,7 @@ def test_detrended_labels():
     stars, _ = toy_sample(300, 4)
     aa = toy(galactocentric(stars.heliocentric, TRUTH), TRUTH)
     J = np.stack([aa.J_R, aa.L_z, aa.J_z], 1)
-    gross = np.asarray(wide_terms(inputs(J))) @ np.linspace(-1, 1, 12)
+    gross = np.asarray(trend_terms(inputs(J))) @ np.linspace(-1, 1, 12)
     rest = np.random.default_rng(2).normal(size=300)
     labels = np.stack([gross, gross + rest], 1)
     edges = tuple(np.quantile(J[:, 2], [1 / 3, 2 / 3]))
@@ -286,7 +286,7 @@ def test_detrended_labels():
     np.testing.assert_allclose(both.binned, binned.binned, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(both.series, detrended.series, rtol=1e-5, atol=1e-8)
     # of a label without a trend the regression takes next to nothing
-    clean = rest - np.asarray(wide_terms(inputs(J))) @ np.linalg.lstsq(np.asarray(wide_terms(inputs(J))), rest)[0]
+    clean = rest - np.asarray(trend_terms(inputs(J))) @ np.linalg.lstsq(np.asarray(trend_terms(inputs(J))), rest)[0]
     same = found(clean[:, None].repeat(2, 1), detrended=True).series
     np.testing.assert_allclose(detrended.series[:, 1], same[:, 1], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(same, found(clean[:, None].repeat(2, 1)).series, rtol=1e-5, atol=1e-7)
@@ -392,9 +392,9 @@ def test_a_killed_fit_loses_no_pass(tmp_path):
             return super().__call__(theta)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(stand_in(Counted, bootstraps=4), Nodes(store=tmp_path))
+        fit(stand_in(Counted, bootstraps=4), Store(tmp_path))
     Counted.last = np.inf
-    resumed = fit(stand_in(Counted, bootstraps=4), Nodes(store=tmp_path))
+    resumed = fit(stand_in(Counted, bootstraps=4), Store(tmp_path))
     total = len(Counted.calls)
     Counted.calls.clear()
     whole = fit(stand_in(Counted, bootstraps=4))

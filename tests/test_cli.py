@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 import otibayes as oti
 from otibayes.cli import main
-from otibayes.stars import read_table
 
 EMBEDDED = Path(oti.__file__).parent / "stars" / "embedded.ecsv"
 SAMPLED = ["--no-surface", "--chains", "2", "--warmup", "10", "--draws", "10", "--basis-size", "16"]
@@ -41,7 +40,7 @@ def fail(*arguments):
 
 @pytest.fixture
 def table():
-    return read_table(EMBEDDED)[:150]
+    return Table.read(EMBEDDED)[:150]
 
 
 @pytest.fixture
@@ -286,7 +285,7 @@ def test_mock_select_and_actions(tmp_path):
     figure = tmp_path / "selection.png"
     assert "all rows" in succeed("select", stars, "--recipe", "nearby", "--output", chosen, "--figure", figure)
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert 0 < len(read_table(chosen)) <= 40
+    assert 0 < len(Table.read(chosen)) <= 40
     assert "written" in succeed("actions", stars, "--m-disk", "1.2", "--delta", "local", "--output", actions)
     table, theta = Table.read(actions), oti.Parameters(m_disk=1.2)
     expected = oti.action_angle(oti.phase_space(oti.read_stars(stars), theta), theta, delta="local")
@@ -297,7 +296,7 @@ def test_mock_select_and_actions(tmp_path):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    read_table(EMBEDDED)[:150].write(folder / "stars.ecsv")
+    Table.read(EMBEDDED)[:150].write(folder / "stars.ecsv")
     succeed("classical", folder / "stars.ecsv", *FITTED, "--output", folder / "classical.nc")
     succeed("sample", folder / "stars.ecsv", *SAMPLED, "--output", folder / "posterior.nc")
     return folder
@@ -360,7 +359,7 @@ def test_resume_keeps_the_same_and_only_the_same(work, monkeypatch):
 
 def test_kepler_stars(shared_data, tmp_path):
     """500 real stars, from the command line: one side of the plane, so that little is known of m_disk and h_z."""
-    rows = read_table(shared_data / "kepler_apokasc2_gaiadr2.fits")
+    rows = Table.read(shared_data / "kepler_apokasc2_gaiadr2.fits")
     rows[np.random.default_rng(0).permutation(len(rows))[:500]].write(tmp_path / "kepler.fits")
     given = [tmp_path / "kepler.fits", "--column", "radial_velocity=rv", "--column", "MG_FE_ERR=MG_H_ERR"]
     given += ["--elements", "MG_FE,FE_H,ALPHA_FE", "--zero-point", "-0.05"]

@@ -13,22 +13,21 @@ import otibayes as oti
 from otibayes.analysis.null_test import null_test
 from otibayes.base.errors import InputError
 from otibayes.dynamics import MILKY_WAY
-from otibayes.generative import Data, prepare
+from otibayes.generative import Data, likelihood_data
 from otibayes.generative.basis import make_basis, prior_covariance
-from otibayes.generative.data import Calls
-from otibayes.generative.field import Call, Sums, field_draws, posterior_coefficients, predict, prior_draws
+from otibayes.generative.field import field_draws, posterior_coefficients, predict, prior_draws
 from otibayes.generative.groups import field_group
-from otibayes.generative.posterior import from_stars
-from otibayes.generative.statistic import design
-from otibayes.generative.student_weights import student_weights
+from otibayes.generative.model import GaussianField
+from otibayes.generative.statistic import condensed, design
 from otibayes.generative.sums import moments_at
+from otibayes.generative.weights import Classes, student_weights
 from otibayes.results.schema import constant_data
 from otibayes.stars.labels import LABELS
 from otibayes.stars.preparation import prepare_stars
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 CHOLESKY = jnp.linalg.cholesky(jnp.array([[1.0, 0.6], [0.6, 1.2]]))
-CALL = Call(LENGTHS, jnp.array([0.7, 0.4]), CHOLESKY)
+FIELD = GaussianField(LENGTHS, jnp.array([0.7, 0.4]), CHOLESKY, "matern52")
 
 
 def test_coefficients_are_those_of_gaussian_conditioning():
@@ -42,13 +41,12 @@ def test_coefficients_are_those_of_gaussian_conditioning():
     member = np.arange(50) // 25
     Y = Y * observed[member]
     sums = [(phi[member == c].T @ phi[member == c], phi[member == c].T @ Y[member == c]) for c in (0, 1)]
-    found = Sums(*(jnp.stack([jnp.asarray(pair[i]) for pair in sums]) for i in (0, 1)))
-    draw = jax.jit(
-        jax.vmap(lambda key: posterior_coefficients(basis, "matern52", CALL, found, observed, variance, key))
-    )
+    gram, b = (jnp.stack([jnp.asarray(pair[i]) for pair in sums]) for i in (0, 1))
+    classes = Classes(observed > 0, variance)
+    draw = jax.jit(jax.vmap(lambda key: posterior_coefficients(FIELD, basis, gram, b, classes, key)))
     draws = np.asarray(draw(jax.random.split(jax.random.PRNGKey(1), 4000))).reshape(4000, -1)
 
-    Sigma, A = np.asarray(CHOLESKY @ CHOLESKY.T), np.diag(np.asarray(CALL.amplitude) ** 2)
+    Sigma, A = np.asarray(CHOLESKY @ CHOLESKY.T), np.diag(np.asarray(FIELD.amplitude) ** 2)
     P = np.asarray(prior_covariance(basis, "matern52", LENGTHS))
     linear = M - len(P)
     prior = np.zeros((M * 2, M * 2))
@@ -89,17 +87,16 @@ def stars():
 def field_of(stars, draws=12):
     """The group of a result, at the true mass model and plausible hyperparameters."""
     elements = list(stars.abundances)
-    data = prepare(prepare_stars(stars, elements, "local", every=False))
-    calls = Calls(("expsquared",), np.full((1, 1, 3), 3.0), np.full((1, 1, len(elements)), 0.3))
+    data = likelihood_data(prepare_stars(stars, elements, "local", every=False))
     truth = np.array([dict(stars.provenance.truth)[name] for name in MILKY_WAY.Parameters._fields])
-    data = data.on_box(calls)
-    degrees = tuple(int(d) for d in data.finer.degrees.max(0))
-    data = data.resolving(calls, [moments_at(data, truth, degrees=degrees)])
     many = lambda x: np.broadcast_to(np.asarray(x), (draws, *np.shape(x)))  # noqa: E731
     scatter = np.array([np.hypot(LABELS[e].scatter, LABELS[e].error) for e in elements]) / data.scale
     correlation = np.linalg.cholesky([[1, -0.5], [-0.5, 1]])
-    call = Call(many([3.0, 3.0, 3.0]), many([0.5] * 2), many(scatter[:, None] * correlation))
-    return data, field_draws(data, from_stars(data), many(truth), "expsquared", call, seed=0)
+    fields = GaussianField(many([3.0, 3.0, 3.0]), many([0.5] * 2), many(scatter[:, None] * correlation))
+    data = data.on_box(fields)
+    data = data.resolving(fields, [moments_at(data, truth, degrees=data.finer.degrees.max(0))])
+    statistic = jax.jit(lambda found: condensed(data.basis, found, len(elements)))
+    return data, field_draws(data, lambda theta: statistic(moments_at(data, theta)), many(truth), fields, seed=0)
 
 
 def as_result(stars, data: Data, field) -> xr.DataTree:
@@ -160,10 +157,11 @@ def test_vertical_plane_is_even(result):
 
 
 def test_prior_draws_heed_the_limits(stars):
-    data = prepare(prepare_stars(stars[:60], ["FE_H"], "local", every=False))
-    draws = prior_draws(joint_abundances, data, 500, seed=0)
+    data = likelihood_data(prepare_stars(stars[:60], ["FE_H"], "local", every=False))
+    draws, fields = prior_draws(joint_abundances, data, 500, seed=0)
     theta = MILKY_WAY.Parameters(*(draws[name] for name in MILKY_WAY.Parameters._fields))
     assert all(len(values) == 500 for values in draws.values())
+    np.testing.assert_array_equal(fields.amplitude, draws["amplitude"])
     assert np.asarray(jax.vmap(MILKY_WAY.allowed)(theta)).all()
     # uniform over what is allowed: as many above the middle of m_disk as below it, but for the corner cut off
     allowed = np.asarray(jax.vmap(MILKY_WAY.allowed)(theta._replace(m_disk=np.linspace(0.4, 1.8, 500))))

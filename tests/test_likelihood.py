@@ -8,10 +8,9 @@ from numpyro.contrib.hsgp.spectral_densities import spectral_density_matern, spe
 from scipy.stats import multivariate_normal
 
 from otibayes.base.errors import InputError
-from otibayes.dynamics.trend import inputs, wide_terms
+from otibayes.dynamics.trend import inputs, trend_terms
 from otibayes.generative.basis import (
     KERNELS,
-    combinations,
     even_kernel,
     features,
     make_basis,
@@ -20,11 +19,14 @@ from otibayes.generative.basis import (
     spectrum,
 )
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood, variance_ratio
+from otibayes.generative.model import GaussianField
 from otibayes.generative.statistic import WIDTH, statistic
+from otibayes.generative.weights import Classes
 
 LENGTHS = jnp.array([2.0, 2.5, 1.5])
 AMPLITUDE = jnp.array([0.7, 0.4])
 CHOLESKY = jnp.linalg.cholesky(jnp.array([[1.0, 0.6], [0.6, 1.2]]))
+FIELD = GaussianField(LENGTHS, AMPLITUDE, CHOLESKY)
 
 
 def _stars(n: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
@@ -89,15 +91,13 @@ def test_dense_is_the_multivariate_normal_of_all_stars_and_elements():
     x, Y = _stars(40)
     k = even_kernel("expsquared", LENGTHS)
     K = np.asarray(jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x))
-    wide = WIDTH * np.asarray(wide_terms(x))
+    wide = WIDTH * np.asarray(trend_terms(x))
     Sigma = np.asarray(CHOLESKY @ CHOLESKY.T)
     covariance = np.kron(K, np.diag(np.asarray(AMPLITUDE) ** 2))
     covariance += np.kron(wide @ wide.T + np.eye(40), Sigma)
     expected = multivariate_normal(np.zeros(80), covariance).logpdf(np.asarray(Y).ravel())
     expected += 2 * 0.5 * np.linalg.slogdet(np.eye(12) + wide.T @ wide)[1]  # the wide terms' prior is flat at the stars
-    np.testing.assert_allclose(
-        dense_log_likelihood(x, Y, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY), expected, rtol=1e-9
-    )
+    np.testing.assert_allclose(dense_log_likelihood(FIELD, x, Y), expected, rtol=1e-9)
 
 
 def test_without_a_process_the_density_is_that_of_a_regression():
@@ -105,23 +105,23 @@ def test_without_a_process_the_density_is_that_of_a_regression():
     x, Y = _stars(300)
     basis, Sigma = make_basis(np.asarray(x), LENGTHS, 40), np.asarray(CHOLESKY @ CHOLESKY.T)
     for stretched in (x, x * jnp.array([[1.3, 1.0, 0.8]])):
-        wide, y = WIDTH * np.asarray(wide_terms(stretched)), np.asarray(Y)
+        wide, y = WIDTH * np.asarray(trend_terms(stretched)), np.asarray(Y)
         explained = y.T @ wide @ np.linalg.solve(np.eye(12) + wide.T @ wide, wide.T @ y)
         expected = -0.5 * np.trace(np.linalg.solve(Sigma, y.T @ y - explained))
         expected -= 150 * np.linalg.slogdet(2 * np.pi * Sigma)[1]
         few = statistic(basis._replace(high=np.asarray(basis.high) * 1.3), stretched, Y)
-        none = ("expsquared", LENGTHS, jnp.full(2, 1e-6), CHOLESKY)
-        np.testing.assert_allclose(hilbert_log_likelihood(few, basis, *none), expected, rtol=1e-9)
-        np.testing.assert_allclose(dense_log_likelihood(stretched, Y, *none), expected, rtol=1e-9)
+        none = GaussianField(LENGTHS, jnp.full(2, 1e-6), CHOLESKY)
+        np.testing.assert_allclose(hilbert_log_likelihood(none, few, basis), expected, rtol=1e-9)
+        np.testing.assert_allclose(dense_log_likelihood(none, stretched, Y), expected, rtol=1e-9)
 
 
 def test_hilbert_converges_to_dense_on_1000_stars():
     x, Y = _stars(1000)
-    dense = dense_log_likelihood(x, Y, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
+    dense = dense_log_likelihood(FIELD, x, Y)
     errors = []
     for size in (100, 400, 1200):
         basis = make_basis(np.asarray(x), LENGTHS, size, margin=3.0)
-        hilbert = hilbert_log_likelihood(statistic(basis, x, Y), basis, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
+        hilbert = hilbert_log_likelihood(FIELD, statistic(basis, x, Y), basis)
         errors.append(abs(float(hilbert - dense)))
     assert errors[2] < errors[1] < errors[0]
     assert errors[2] < 1e-3
@@ -140,7 +140,7 @@ def test_reducing_the_basis_loses_less_than_half_of_what_was_dropped():
     for dropped in (1e-2, 1e-4):
         few = reduced(basis, phi.T @ phi, np.max(variances, 0), dropped, np.ones(2))
         assert few.vectors.shape[1] < 0.8 * len(basis.degrees)
-        part = phi @ combinations(few)
+        part = phi @ few.combinations
         for ratio, (lengths, _) in zip(ratios, calls, strict=True):
             for r in ratio:
                 whole = np.eye(1000) + r * (phi * np.asarray(spectrum(basis, "expsquared", lengths))) @ phi.T
@@ -156,7 +156,7 @@ def test_gradient_of_hilbert_against_central_differences():
 
     def f(flat: jax.Array) -> jax.Array:
         data = statistic(basis, x * flat[5], Y)
-        return hilbert_log_likelihood(data, basis, "expsquared", flat[:3], flat[3:5], CHOLESKY)
+        return hilbert_log_likelihood(GaussianField(flat[:3], flat[3:5], CHOLESKY), data, basis)
 
     point = jnp.concatenate([LENGTHS, AMPLITUDE, jnp.array([0.98])])
     steps = 1e-5 * jnp.eye(6)
@@ -169,8 +169,21 @@ def test_order_of_elements_does_not_matter():
     basis = make_basis(np.asarray(x), LENGTHS, 60)
     Sigma = CHOLESKY @ CHOLESKY.T
     swapped = jnp.linalg.cholesky(Sigma[::-1, ::-1])
-    one = hilbert_log_likelihood(statistic(basis, x, Y), basis, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
-    two = hilbert_log_likelihood(
-        statistic(basis, x, Y[:, ::-1]), basis, "expsquared", LENGTHS, AMPLITUDE[::-1], swapped
-    )
+    one = hilbert_log_likelihood(FIELD, statistic(basis, x, Y), basis)
+    other = GaussianField(LENGTHS, AMPLITUDE[::-1], swapped)
+    two = hilbert_log_likelihood(other, statistic(basis, x, Y[:, ::-1]), basis)
     np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [None, Classes(np.ones((1, 2), bool), np.full((1, 2), 1e-300))])
+def test_an_absurd_amplitude_has_no_digits_and_no_density(classes):
+    """A chain's first long step may go so far; rounding must not reward it."""
+    x, Y = _stars(200)
+    basis = make_basis(np.asarray(x), LENGTHS, 300)
+    found = statistic(basis, x, Y)
+    if classes is not None:
+        found = jax.tree.map(lambda leaf: leaf[None], found)
+    for power in (5, 20, 35, 50):
+        absurd = GaussianField(LENGTHS, AMPLITUDE * 10.0**power, CHOLESKY)
+        value = hilbert_log_likelihood(absurd, found, basis, classes)
+        assert not value > hilbert_log_likelihood(FIELD, found, basis, classes)

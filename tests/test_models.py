@@ -13,9 +13,10 @@ import otibayes as oti
 from otibayes import models
 from otibayes.dynamics import MILKY_WAY, halo_mass
 from otibayes.dynamics.potential import circular_velocity_squared
-from otibayes.generative import Likelihood, prepare
+from otibayes.generative import likelihood_data
 from otibayes.generative.basis import make_basis
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
+from otibayes.generative.model import GaussianField, Requirements
 from otibayes.generative.statistic import statistic
 from otibayes.stars.preparation import prepare_stars
 
@@ -63,36 +64,37 @@ def test_calibration_terms_are_integrated_out(stars):
     x = np.abs(np.random.default_rng(0).normal(size=(80, 3)))
     linear = np.random.default_rng(1).normal(size=(80, 2))
     Y = jnp.asarray(np.random.default_rng(2).normal(size=(80, 2)))
-    lengths, amplitude = jnp.array([2.0, 2.5, 1.5]), jnp.array([0.7, 0.4])
     cholesky = jnp.linalg.cholesky(jnp.array([[1.0, 0.6], [0.6, 1.2]]))
-    basis = make_basis(x, lengths, 1200, margin=3.0)
+    field = GaussianField(jnp.array([2.0, 2.5, 1.5]), jnp.array([0.7, 0.4]), cholesky)
+    basis = make_basis(x, field.lengths, 1200, margin=3.0)
 
     def hilbert(x, Y):
         found = statistic(basis, jnp.asarray(x), Y, jnp.asarray(linear))
-        return float(hilbert_log_likelihood(found, basis, "expsquared", lengths, amplitude, cholesky))
+        return float(hilbert_log_likelihood(field, found, basis))
 
-    dense = dense_log_likelihood(jnp.asarray(x), Y, "expsquared", lengths, amplitude, cholesky, jnp.asarray(linear))
+    dense = dense_log_likelihood(field, jnp.asarray(x), Y, jnp.asarray(linear))
     assert hilbert(x, Y) == pytest.approx(float(dense), abs=1e-3)
     off = Y + jnp.asarray(linear @ np.array([[1.5, -0.7], [0.4, 2.0]]))
     other = x * np.array([1.1, 1.0, 0.9])
     change = (hilbert(x, Y) - hilbert(other, Y)) - (hilbert(x, off) - hilbert(other, off))
     assert abs(change) < 0.02
     kinds = ("LOGG", "TEFF")
-    data = prepare(prepare_stars(with_kinds(stars), ["FE_H"], "local", extra=kinds, every=False), kinds)
+    prepared = prepare_stars(with_kinds(stars), ["FE_H"], "local", extra=kinds, every=False)
+    data = likelihood_data(prepared, requirements=Requirements(extra=kinds))
     np.testing.assert_allclose(np.std(data.linear, axis=0), 1)
 
 
 def test_independent_elements_have_no_correlation_and_one_element_is_the_joint_model(stars):
-    data = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
+    data = likelihood_data(prepare_stars(stars, list(stars.abundances), "local", every=False))
     sites = {
-        name: set(handlers.trace(handlers.seed(getattr(models, name), 0)).get_trace(Likelihood(data, "none")))
+        name: set(handlers.trace(handlers.seed(getattr(models, name), 0)).get_trace(data))
         for name in ("joint_abundances", "independent_elements")
     }
     assert sites["joint_abundances"] - sites["independent_elements"] == {"correlation_cholesky"}
-    one = prepare(prepare_stars(stars, ["FE_H"], "local", every=False))
+    one = likelihood_data(prepare_stars(stars, ["FE_H"], "local", every=False))
 
     def values(model):
-        sites = handlers.trace(handlers.seed(model, 0)).get_trace(Likelihood(one, "none"))
+        sites = handlers.trace(handlers.seed(model, 0)).get_trace(one)
         return {name: float(jnp.sum(site["value"])) for name, site in sites.items()}
 
     assert values(models.one_element) == values(models.joint_abundances)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import otibayes as oti
-from otibayes.generative import prepare
+from otibayes.generative import likelihood_data
 from otibayes.generative import sums as passes
 from otibayes.generative.basis import features, make_basis, reduced
-from otibayes.generative.classes import Classes, classify
-from otibayes.generative.cosine_sums import gram, moments, projection
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
-from otibayes.generative.statistic import condensed, statistic
-from otibayes.generative.sums import moments_and_pullback, moments_at
+from otibayes.generative.model import GaussianField
+from otibayes.generative.statistic import condensed, gram, moments, projection, statistic
+from otibayes.generative.sums import all_moments, moments_and_pullback, moments_at
+from otibayes.generative.weights import Classes, classify
 from otibayes.stars.preparation import prepare_stars
 
 LENGTHS, AMPLITUDE = jnp.array([2.0, 2.5, 1.5]), jnp.array([0.7, 0.4])
@@ -54,8 +54,10 @@ def test_sums_are_those_of_the_design_matrix(number):
 def data():
     stars = oti.embedded_stars()[:700]
     lacking = {e: np.where(np.arange(700) % 5 == i, np.nan, v) for i, (e, v) in enumerate(stars.abundances.items())}
-    every = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
-    some = prepare(prepare_stars(replace(stars, abundances=lacking), delta="local", every=False), error_classes=2)
+    every = likelihood_data(prepare_stars(stars, list(stars.abundances), "local", every=False))
+    some = likelihood_data(
+        prepare_stars(replace(stars, abundances=lacking), delta="local", every=False), error_classes=2
+    )
     return [replace(d, basis=make_basis(d.extent, LENGTHS, 60)) for d in (every, some)]
 
 
@@ -63,7 +65,7 @@ def data():
 def test_passes_over_the_stars_agree_and_do_not_depend_on_cores(data, which, monkeypatch):
     data = data[which]
     found, pullback = moments_and_pullback(data, THETA)
-    traced, pull = jax.vjp(jax.jit(data.moments), jnp.asarray(THETA))
+    traced, pull = jax.vjp(jax.jit(partial(all_moments, data)), jnp.asarray(THETA))
     rng = np.random.default_rng(1)
     cotangent = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), found)
     slope = pullback(cotangent)
@@ -102,10 +104,10 @@ def test_classes_are_each_stars_own_weight_where_errors_fall_in_classes():
         for rows in (member == c for c in range(6))
     ]
     found = condensed(basis, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts), 2)
-    hyper = ("expsquared", LENGTHS, AMPLITUDE, CHOLESKY)
+    field = GaussianField(LENGTHS, AMPLITUDE, CHOLESKY)
     own = np.where(observed, variance, np.inf)
-    expected = dense_log_likelihood(jnp.asarray(x), jnp.asarray(Y), *hyper, variance=own)
-    np.testing.assert_allclose(hilbert_log_likelihood(found, basis, *hyper, classes), expected, atol=5e-3)
+    expected = dense_log_likelihood(field, jnp.asarray(x), jnp.asarray(Y), variance=own)
+    np.testing.assert_allclose(hilbert_log_likelihood(field, found, basis, classes), expected, atol=5e-3)
 
 
 def test_one_class_of_no_errors_is_all_stars_alike():
@@ -122,9 +124,8 @@ def test_one_class_of_no_errors_is_all_stars_alike():
         sums = jax.tree.map(lambda leaf: weight * leaf, found)
         one = condensed(basis._replace(ranks=None), sums, 2)
         one = one if classes is None else jax.tree.map(lambda leaf: leaf[None], one)
-        return hilbert_log_likelihood(
-            one, basis._replace(ranks=None), "expsquared", lengths, amplitude, scatter * CHOLESKY, classes
-        )
+        field = GaussianField(lengths, amplitude, scatter * CHOLESKY)
+        return hilbert_log_likelihood(field, one, basis._replace(ranks=None), classes)
 
     point = (LENGTHS, AMPLITUDE, jnp.asarray(0.9), jnp.asarray(1.1))
     two = [jax.value_and_grad(partial(density, classes=c), (0, 1, 2, 3))(*point) for c in (None, joint)]
@@ -132,7 +133,7 @@ def test_one_class_of_no_errors_is_all_stars_alike():
     alike = condensed(basis, found, 2)
     whole, few = (
         hilbert_log_likelihood(
-            jax.tree.map(lambda leaf: leaf[None], alike), b, "expsquared", LENGTHS, AMPLITUDE, CHOLESKY, joint
+            GaussianField(LENGTHS, AMPLITUDE, CHOLESKY), jax.tree.map(lambda leaf: leaf[None], alike), b, joint
         )
         for b in (basis._replace(ranks=None), basis)
     )

@@ -12,7 +12,7 @@ from ..base.errors import InputError
 from ..dynamics import MassModel, PhaseSpace, action_angle, galactocentric
 from ..dynamics.trend import inputs
 from ..generative.basis import Basis
-from ..generative.model_files import mass_model_of
+from ..generative.model import mass_model_of
 from ..generative.statistic import design
 
 __all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]
@@ -21,7 +21,7 @@ __all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]
 def basis_of(posterior: xr.DataTree) -> Basis:
     """The basis of the field that a result holds; `InputError` where it holds none."""
     if "field" not in posterior.children:
-        raise InputError("this result holds no field: its model does not call its likelihood once, or it is classical")
+        raise InputError("this result holds no field; give a posterior of otibayes.sample")
     f = posterior["field"].dataset
     names = ("low", "high", "degrees", "basis_lengths", "envelope", "vectors", "ranks")
     return Basis(*(f[name].values for name in names))

@@ -1,6 +1,5 @@
 """The null test: do abundances, given the actions, still depend on the vertical angle? They must not."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +9,12 @@ import xarray as xr
 
 from ..base.parallel import threaded
 from ..dynamics import MassModel, action_angle, galactocentric
-from ..dynamics.trend import inputs, wide_terms
-from ..generative.field import Call, Sums, posterior_coefficients
-from ..generative.model_files import mass_model_of
+from ..dynamics.trend import TREND_SIZE
+from ..generative.field import posterior_coefficients
+from ..generative.model import GaussianField, mass_model_of
 from ..generative.statistic import WIDTH, design
+from ..generative.sums import inputs_at
+from ..generative.weights import Classes
 from .field import basis_of, extra_of
 
 __all__ = ["COEFFICIENTS", "null_test"]
@@ -45,21 +46,24 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     data, extra = posterior["constant_data"].dataset, extra_of(posterior)
     stars, delta = jnp.asarray(data.heliocentric.values), data.delta.values
     Y = (data.abundances.values - f.centre.values) / f.scale.values
-    patterns, which = f.observed.values.astype(bool), f.member.values
+    classes, which = Classes(f.observed.values.astype(bool), f.variance.values), f.member.values
+    patterns = classes.observed
     Y, weight = np.nan_to_num(Y), f.weight.values
     lead = (f.sizes["chain"], f.sizes["draw"])
-    flat = {name: f[name].values.reshape(-1, *f[name].shape[2:]) for name in Call._fields}
+    names = ("lengths", "amplitude", "scatter_cholesky")
+    lengths, amplitude, scatter = (f[name].values.reshape(-1, *f[name].shape[2:]) for name in names)
+    fields = GaussianField(lengths, amplitude, scatter, f.attrs["kernel"])
     theta = f.theta.values.reshape(-1, f.sizes["parameter"])
     keys = jax.random.split(jax.random.PRNGKey(seed), len(theta))
-    first = wide_terms(jnp.zeros(3)).size + extra.shape[1]
+    first = TREND_SIZE + extra.shape[1]
     phi = jax.jit(lambda x, linear: design(basis, x, linear))
-    draw = jax.jit(partial(posterior_coefficients, basis, f.attrs["kernel"]))
+    draw = jax.jit(lambda field, gram, b, key: posterior_coefficients(field, basis, gram, b, classes, key))
     edges = np.linspace(0, 2 * np.pi, _BINS + 1)
 
     def at(s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         parameters = model.Parameters(*theta[s])
         aa = action_angle(galactocentric(stars, parameters), parameters, delta=delta, model=model)
-        x = inputs(jnp.stack([aa.J_R, aa.L_z, aa.J_z], -1))
+        x = inputs_at(theta[s], stars, delta, model)
         linear = jnp.concatenate([jnp.asarray(extra), _waves(jnp.asarray(aa.theta_z))], 1)
 
         def blocks() -> Any:
@@ -75,9 +79,8 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
                 weighted = columns[mine].T * weight[part][mine]
                 gram[c] += weighted @ columns[mine]
                 projection[c] += weighted @ Y[part][mine]
-        call = Call(*(jnp.asarray(flat[name][s]) for name in Call._fields))
-        seen, errors = jnp.asarray(patterns, float), jnp.asarray(f.variance.values)
-        B = np.asarray(draw(call, Sums(jnp.asarray(gram), jnp.asarray(projection)), seen, errors, keys[s]))
+        field = jax.tree.map(lambda leaf: jnp.asarray(leaf[s]), fields)
+        B = np.asarray(draw(field, jnp.asarray(gram), jnp.asarray(projection), keys[s]))
         terms = WIDTH * B[first : first + 4]
         without = B.copy()
         without[first : first + 4] = 0
@@ -96,7 +99,7 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     found = threaded("null test", "draw")(at, range(len(theta)))
     coefficient = np.stack([values for values, _, _ in found]) * f.scale.values
     residual = np.stack([values for _, values, _ in found]) * f.scale.values
-    scatter = np.sqrt(np.mean(np.einsum("sef,sef->se", flat["scatter_cholesky"], flat["scatter_cholesky"]), 0))
+    scatter = np.sqrt(np.mean((scatter**2).sum(-1), 0))
     number = np.mean([values for _, _, values in found], 0)
     noise = scatter * f.scale.values / np.sqrt(np.maximum(number, 1))
     return xr.Dataset(

@@ -10,7 +10,7 @@ import xarray as xr
 from ..base.constants import PC, R0
 from ..dynamics import MassModel
 from ..dynamics.potential import circular_velocity_squared, density, forces
-from ..generative.model_files import mass_model_of
+from ..generative.model import mass_model_of
 
 __all__ = ["curves", "profiles"]
 

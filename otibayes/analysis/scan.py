@@ -6,7 +6,7 @@ import numpy as np
 
 from ..base import constants
 from ..base.errors import InputError
-from ..base.nodes import Nodes
+from ..base.store import Store
 from ..classical.statistic import Coefficients, Statistic
 
 __all__ = ["Crossing", "Scan", "scan", "zero_crossing"]
@@ -66,7 +66,7 @@ def scan(
     theta: Any,
     values: Any,
     parameter: str = "m_disk",
-    nodes: Nodes = Nodes(),  # noqa: B008
+    store: Store = Store(),  # noqa: B008
 ) -> Scan:
     """Coefficients of a statistic at each of `values` of one `parameter`, the others as in `theta`, a `Parameters`.
 
@@ -80,5 +80,5 @@ def scan(
     if not any(possible):
         raise InputError(f"none of these values of {parameter} leaves the halo any mass; lower them")
     points = [np.array(t) for t, one in zip(thetas, possible, strict=True) if one]
-    passes = nodes.of("classical", like=Coefficients(0, 0, 0), description="scan")(statistic, points)
+    passes = store.of("classical").map(statistic, points, Coefficients(0, 0, 0), "scan")
     return Scan(parameter, np.asarray(values, float)[possible], np.stack([one.series for one in passes]))

@@ -1,4 +1,4 @@
-"""Work on all cores, by threads (compiled code leaves Python's lock), and the maps that callers may replace."""
+"""Work on all cores, by threads: compiled code leaves Python's lock."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -7,33 +7,27 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
-__all__ = ["ALONE", "BLOCK", "Map", "cores", "in_blocks", "padded", "serial", "threaded"]
+from .progress import progress
+
+__all__ = ["ALONE", "BLOCK", "cores", "in_blocks", "padded", "threaded"]
 
 ALONE = {"xla_cpu_multi_thread_eigen": False}  # to compile for blocks that threads of their own work on
 BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
 
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
-
 
 def cores() -> int:
     """How many threads to use."""
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def serial(function: Callable[[Any], Any], points: Iterable[Any]) -> list[Any]:
-    """One point after another, with a progress bar on a terminal."""
-    return [function(point) for point in tqdm(points, desc="surface", unit="node", disable=None)]
-
-
-def threaded(description: str, unit: str) -> Map:
-    """A map on all cores, with a progress bar on a terminal."""
+def threaded(description: str, unit: str) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
+    """A map on all cores, with progress: map(function, points) is the list of values."""
 
     def parallel(function: Callable[[Any], Any], points: Iterable[Any]) -> list[Any]:
         points = list(points)
         with ThreadPoolExecutor(cores()) as pool:
-            return list(tqdm(pool.map(function, points), total=len(points), desc=description, unit=unit, disable=None))
+            return list(progress(pool.map(function, points), description, unit, len(points)))
 
     return parallel
 

@@ -1,8 +1,7 @@
 """The response surface: a function of theta as Chebyshev polynomials of bounded total degree over a trust region.
 
-Both statistics are smooth in theta, so that a few dozen evaluations over the stars replace all that follow. Evaluations
-are independent tasks; only values are needed. Every surface carries its error at points held out of the fit, and gives
-NaN, never an extrapolation, outside the region.
+Both statistics are smooth in theta, so a few dozen evaluations over the stars replace all that follow. Evaluations are
+independent tasks, and only values are needed. A surface gives NaN, never an extrapolation, outside its region.
 """
 
 import functools
@@ -11,33 +10,31 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from .parallel import Map, serial
-
 __all__ = [
-    "HeldOut",
+    "Evaluations",
     "Region",
     "Surface",
     "chebyshev",
     "contains",
+    "design",
+    "distance",
     "draw",
     "evaluate",
-    "expand",
     "fit",
-    "nodes",
     "predict",
-    "radius",
     "reader",
 ]
 
 _NEGLIGIBLE = 1e-8  # singular value of a surface, relative to the largest
-_UNKNOWN = 1e-9  # weight of nothing at all against one point's, in a design
+_RANK = 8  # the number of combinations in a lean surface is a multiple of it
+_UNKNOWN = 1e-9  # weight of no information, relative to one point's, in a design
 
 
 @jax.tree_util.register_dataclass
@@ -58,39 +55,25 @@ class Region:
     allowed: Callable[[Any], Any] | None = field(default=None, metadata={"static": True})
 
 
-class HeldOut(NamedTuple):
-    """Errors of a surface (its value less the function's) at points that it was not fitted to.
-
-    `theta` (H, d), `radius` (H,) in units of the region's size, `error` of the function's shape with a leading (H,).
-    """
-
-    theta: np.ndarray
-    radius: np.ndarray
-    error: Any
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Surface:
     """Chebyshev coefficients, of the function's shape with a leading (terms,), as `chebyshev` orders the products.
 
-    `held_out` is a `HeldOut`; `evaluated` the points (n, d) and values known, `nodes` how many were computed for it. A
-    `lean` surface has None for the first two, and coefficients of combinations of the products, `combine` (terms, K).
+    With `combine` (terms, K), they are coefficients of K combinations of the products. A pytree, to be passed into
+    compiled functions.
     """
 
     region: Region
     coefficients: Any
-    held_out: Any
-    evaluated: Any
     degree: int = field(metadata={"static": True})
-    nodes: int = field(metadata={"static": True})
     combine: Any = None
 
     def lean(self) -> "Surface":
-        """What `evaluate` needs, on the device: to be passed into compiled functions.
+        """The same, quick to `evaluate` for functions of many numbers, on the ball: bounds and `allowed` are left out.
 
-        Values of many numbers vary along far fewer directions than there are polynomials: the polynomials are combined
-        into those that matter, by a singular value decomposition.
+        Many numbers vary along far fewer directions than there are products. A singular value decomposition combines
+        the products into those that matter, in a multiple of 8, so that several surfaces share a compiled program.
         """
         leaves, tree = jax.tree.flatten(self.coefficients)
         flat = [np.reshape(leaf, (len(leaf), -1)) for leaf in leaves]
@@ -99,12 +82,52 @@ class Surface:
             np.concatenate([f / c for f, c in zip(flat, scale, strict=True)], 1), full_matrices=False
         )
         rank = max(1, int((s > _NEGLIGIBLE * s[0]).sum()))
-        right = np.split(s[:rank, None] * Vt[:rank], np.cumsum([f.shape[1] for f in flat])[:-1], axis=1)
-        kept = [c * r.reshape(rank, *x.shape[1:]) for c, r, x in zip(scale, right, leaves, strict=True)]
+        lack = -rank % _RANK
+        right = np.pad(s[:rank, None] * Vt[:rank], ((0, lack), (0, 0)))
+        parts = np.split(right, np.cumsum([f.shape[1] for f in flat])[:-1], axis=1)
+        combined = [c * r.reshape(rank + lack, *x.shape[1:]) for c, r, x in zip(scale, parts, leaves, strict=True)]
+        anywhere = np.full(len(self.region.centre), np.inf)
+        ball = replace(self.region, low=-anywhere, high=anywhere, allowed=None)
         region, coefficients, combine = jax.tree.map(
-            jnp.asarray, (self.region, jax.tree.unflatten(tree, kept), U[:, :rank])
+            jnp.asarray, (ball, jax.tree.unflatten(tree, combined), np.pad(U[:, :rank], ((0, 0), (0, lack))))
         )
-        return replace(self, region=region, coefficients=coefficients, combine=combine, held_out=None, evaluated=None)
+        return Surface(region, coefficients, self.degree, combine)
+
+
+@dataclass
+class Evaluations:
+    """Points theta (n, d) at which a function is known, and its `values`, a pytree with a leading (n,).
+
+    `function` takes a list of points (d,) and returns the list of values: arrays, or pytrees of them. Surfaces over
+    any region and of any degree share what is known.
+    """
+
+    function: Callable[[list[np.ndarray]], list[Any]]
+    theta: Any = None
+    values: Any = None
+
+    def add(self, points: np.ndarray) -> Any:
+        """Evaluate at `points` (m, d); their values, which are known from then on."""
+        new = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *self.function(list(points)))
+        if self.theta is None:
+            self.theta, self.values = points, new
+        else:
+            self.theta = np.concatenate([self.theta, points])
+            self.values = jax.tree.map(lambda *leaves: np.concatenate(leaves), self.values, new)
+        return new
+
+    def cover(self, region: Region, degree: int, oversampling: float = 1.6, seed: int = 0) -> None:
+        """Evaluate where a surface over this region, of this degree, still needs it: `design`."""
+        known = None if self.theta is None else self.theta[distance(region, self.theta) <= 1]
+        points = design(region, degree, oversampling, seed, known)
+        if len(points):
+            self.add(points)
+
+    def surface(self, region: Region, degree: int) -> Surface:
+        """The surface that fits what is known in the region."""
+        near = distance(region, self.theta) <= 1
+        values = jax.tree.map(lambda leaf: leaf[near], self.values)
+        return Surface(region, fit(region, degree, self.theta[near], values), degree)
 
 
 @functools.cache
@@ -124,18 +147,18 @@ def chebyshev(x: Any, degree: int) -> Any:
 
 
 def _unit(region: Region, theta: Any) -> Any:
-    return jnp.asarray(region.whitening) @ (jnp.asarray(theta) - region.centre) / region.size
+    return (theta - region.centre) @ region.whitening.T / region.size
 
 
-def radius(region: Region, theta: Any) -> Any:
-    """Distance of one theta (d,) from the centre, in units of the region's size."""
-    return jnp.sqrt(jnp.sum(_unit(region, theta) ** 2))
+def distance(region: Region, theta: Any) -> Any:
+    """Distance (...) of theta (..., d) from the centre, in units of the region's size; traceable."""
+    return (_unit(region, theta) ** 2).sum(-1) ** 0.5
 
 
 def contains(region: Region, theta: Any) -> Any:
     """Whether one theta (d,) is in the region; traceable."""
     theta = jnp.asarray(theta)
-    inside = (jnp.sum(_unit(region, theta) ** 2) <= 1) & jnp.all((theta >= region.low) & (theta <= region.high))
+    inside = (distance(region, theta) <= 1) & jnp.all((theta >= region.low) & (theta <= region.high))
     return inside if region.allowed is None else inside & region.allowed(theta)
 
 
@@ -147,30 +170,29 @@ def draw(region: Region, number: int, seed: int, even_radius: bool = False) -> n
     rng = np.random.default_rng([seed, 0x73757266])  # a stream of its own, unlike that of a catalogue of the same seed
     d = len(region.centre)
     inside = jax.jit(jax.vmap(functools.partial(contains, region)))
-    found = np.empty((0, d))
+    drawn = np.empty((0, d))
     for _ in range(200):
         direction = rng.normal(size=(4096, d))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = rng.random((4096, 1)) ** (1.0 if even_radius else 1 / d)
-        # a hair inside, so that rounding puts no point of the rim outside
+        # slightly inside, so that rounding puts no point outside
         points = 0.999999 * region.size * direction * length @ np.linalg.inv(region.whitening).T + region.centre
-        found = np.concatenate([found, points[np.asarray(inside(points))]])
-        if len(found) >= number:
-            return found[:number]
+        drawn = np.concatenate([drawn, points[np.asarray(inside(points))]])
+        if len(drawn) >= number:
+            return drawn[:number]
     raise ValueError(
-        f"only {len(found)} of 819,200 points of the ball are within bounds and allowed; move or shrink it"
+        f"only {len(drawn)} of 819,200 points of the ball are within bounds and allowed; move or shrink it"
     )
 
 
-def nodes(
+def design(
     region: Region, degree: int, oversampling: float = 1.6, seed: int = 0, known: np.ndarray | None = None
 ) -> np.ndarray:
-    """Where to evaluate: points (n, d) of the region that determine the polynomials well, with the `known` (k, d).
+    """Where to evaluate: points (n, d) that, with the `known` (k, d), determine a surface over the region well.
 
-    A greedy D-optimal design: each is the one of many random points at which the polynomials are known worst from those
-    before it, until the variance of what they predict, averaged over the region, is that of a value over
-    `oversampling`: as from so many times as many points as there are terms, spread as well as can be. Where what is
-    known will do, none.
+    A greedy D-optimal design. Each step adds the candidate with the largest predictive variance, until the variance
+    averaged over the region is 1 / `oversampling` of that of one value: as from that many times as many points as there
+    are polynomials, spread as well as can be. None where the known points suffice.
     """
     known = np.empty((0, len(region.centre))) if known is None else known
     candidates = draw(region, math.ceil(10 * oversampling * math.comb(len(region.centre) + degree, degree)), seed)
@@ -190,48 +212,12 @@ def nodes(
 
 def _basis(region: Region, degree: int, theta: np.ndarray) -> np.ndarray:
     """Chebyshev products (n, terms) at n points theta (n, d)."""
-    x = (theta - np.asarray(region.centre)[None]) @ np.asarray(region.whitening).T / region.size
-    return np.asarray(_products(x, degree))
+    return np.asarray(_products(_unit(region, theta), degree))
 
 
 @functools.partial(jax.jit, static_argnames="degree")
 def _products(x: Any, degree: int) -> Any:
     return jax.vmap(lambda point: chebyshev(point, degree))(x)
-
-
-def expand(
-    function: Callable[[np.ndarray], Any],
-    region: Region,
-    degree: int = 4,
-    oversampling: float = 1.6,
-    held_out: int = 12,
-    seed: int = 0,
-    map: Map = serial,
-    reuse: Surface | None = None,
-) -> Surface:
-    """Fit the surface of `function`, which takes theta (d,) and returns an array or a pytree of arrays.
-
-    It is evaluated at some oversampling * C(d + degree, d) `nodes` and at `held_out` more points, spread evenly in
-    radius, which measure its error. `map(function, points)` returns the list of values, in order: `serial` here, or a
-    cluster's. What `reuse`, a surface of the same function, evaluated in this region takes the place of nodes.
-    """
-    known, known_values = _within(region, reuse)
-    wanted = nodes(region, degree, oversampling, seed, known)
-    held = draw(region, held_out, seed + 1, even_radius=True)
-    fresh = np.concatenate([wanted, held])
-    values = map(function, list(fresh))
-    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *values)
-    everything = stacked if known_values is None else jax.tree.map(lambda *v: np.concatenate(v), stacked, known_values)
-    fitted = np.r_[: len(wanted), len(fresh) : len(fresh) + len(known)]
-    theta = np.concatenate([fresh, known])
-    coefficients = fit(region, degree, theta[fitted], jax.tree.map(lambda value: value[fitted], everything))
-    error = jax.tree.map(
-        lambda found, value: found - value[len(wanted) : len(fresh)],
-        predict(region, degree, held, coefficients),
-        everything,
-    )
-    radii = np.asarray(jax.vmap(functools.partial(radius, region))(held))
-    return Surface(region, coefficients, HeldOut(held, radii, error), (theta, everything), degree, len(fresh))
 
 
 def fit(region: Region, degree: int, theta: np.ndarray, values: Any) -> Any:
@@ -246,18 +232,18 @@ def fit(region: Region, degree: int, theta: np.ndarray, values: Any) -> Any:
 
 
 def predict(region: Region, degree: int, theta: np.ndarray, coefficients: Any) -> Any:
-    """Values (n, ...) of what `fit` gave, an array or a pytree of them, at points theta (n, d), the region's or not."""
+    """Values (n, ...) of coefficients from `fit`, an array or a pytree of them, at any points theta (n, d)."""
     basis = _basis(region, degree, theta)
     return jax.tree.map(lambda one: np.tensordot(basis, one, 1), coefficients)
 
 
 def reader(
-    region: Region, degree: int, coefficients: np.ndarray, rim: bool = False
+    region: Region, degree: int, coefficients: np.ndarray, nearest: bool = False
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The surface of one array, coefficients (terms, V), as a quick function of one theta (d,), in NumPy: (V,).
+    """The surface of one array, coefficients (terms, V), as a quick NumPy function of one theta (d,): (V,).
 
-    NaN outside the region; with `rim`, outside the ball the value at its nearest point, which keeps an optimiser that
-    needs finite numbers going, and bounds are the caller's. For optimisers in Python, which call it millions of times.
+    NaN outside the region. With `nearest`, the value at the nearest point of the ball, for optimisers that need finite
+    numbers; the caller keeps to the bounds.
     """
     exponents, columns = _exponents(len(region.centre), degree), np.arange(len(region.centre))
     whitening, centre = np.asarray(region.whitening) / region.size, np.asarray(region.centre)
@@ -268,7 +254,7 @@ def reader(
     def read(theta: np.ndarray) -> np.ndarray:
         x = whitening @ (theta - centre)
         square = x @ x
-        if rim:
+        if nearest:
             x = x / max(1.0, math.sqrt(square))
         elif square > 1 or (theta < low).any() or (theta > high).any() or not (allowed is None or allowed(theta)):
             return np.full(coefficients.shape[1], np.nan)
@@ -278,15 +264,6 @@ def reader(
         return table[exponents, columns].prod(1) @ coefficients
 
     return read
-
-
-def _within(region: Region, surface: Surface | None) -> tuple[np.ndarray, Any]:
-    """Points (n, d) and values of what a surface evaluated inside a region."""
-    if surface is None:
-        return np.empty((0, len(region.centre))), None
-    theta, values = surface.evaluated
-    inside = np.asarray(jax.vmap(functools.partial(contains, region))(theta))
-    return theta[inside], jax.tree.map(lambda v: v[inside], values)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -311,6 +288,7 @@ def _(degree: int, primals: tuple, tangents: tuple) -> tuple:
 
 def evaluate(surface: Surface, theta: Any) -> Any:
     """Value of the function at one theta (d,), of its shape; NaN outside the region. Jit, grad and vmap work."""
+    theta = jnp.asarray(theta)
     x, inside = _unit(surface.region, theta), contains(surface.region, theta)
 
     def leaf(coefficients: Any) -> Any:

@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 from scipy.stats import f as fisher
 
 from ..base.parameters import Parameter
-from ..base.surface import Surface, radius, reader
+from ..base.surface import Surface, distance, reader
 from .objective import coefficient_names, scales
 from .statistic import BINNED
 
@@ -166,11 +166,11 @@ def profile(element: Chi2Element, table: Sequence[Parameter]) -> np.ndarray:
         error = minuit.merrors[p.name]
         for side, (valid, step) in enumerate(((error.lower_valid, error.lower), (error.upper_valid, error.upper))):
             end = minuit.values[p.name] + step
-            if valid and radius(element.surface.region, np.array(found(**{p.name: end}).values)) <= 1:
+            if valid and distance(element.surface.region, np.array(found(**{p.name: end}).values)) <= 1:
                 ends[i, side] = end
     return ends
 
 
 def _function(surface: Surface, row: int) -> Callable[[np.ndarray], np.ndarray]:
     """The statistics (n,) of one row; outside the ball those at its nearest point, which keeps optimisers going."""
-    return reader(surface.region, surface.degree, surface.coefficients[:, row], rim=True)
+    return reader(surface.region, surface.degree, surface.coefficients[:, row], nearest=True)

@@ -8,13 +8,14 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from ..base.errors import InputError
-from ..base.nodes import Nodes
+from ..base.store import Store
 from ..base.surface import Region, draw
 from ..dynamics import MILKY_WAY, MassModel
 from ..results.provenance import digest, origins
@@ -75,15 +76,21 @@ class ClassicalFit(NamedTuple):
     report: SurfaceReport | None
 
 
-def fit(statistic: Statistic, nodes: Nodes = Nodes(), starts: int = 4, checks: int = 16, seed: int = 0) -> ClassicalFit:  # noqa: B008
+def fit(
+    statistic: Statistic,
+    store: Store = Store(),  # noqa: B008
+    starts: int = 4,
+    checks: int = 16,
+    seed: int = 0,
+) -> ClassicalFit:
     """Minimise equation 8 of every element, on all stars and on each resample, and chi^2 where it is possible.
 
-    `nodes` makes the passes over the stars, here or on a cluster, and may keep them. `starts` more optimisations on all
+    `store` makes the passes over the stars, here or on a cluster, and may keep them. `starts` more optimisations on all
     stars begin at random places, to show the valley. The surfaces are compared with plain coefficients at `checks`
     optima or more. Fits that did not converge are marked, not dropped.
     """
-    nodes = nodes.of("classical", like=Coefficients(0, 0, 0))
-    found = (optimise_on_surfaces if statistic.settings.surface else _plain)(statistic, nodes, starts, checks, seed)
+    store = store.of("classical")
+    found = (optimise_on_surfaces if statistic.settings.surface else _plain)(statistic, store, starts, checks, seed)
     table = statistic.model.parameters
     unit, (low, high) = scales(table), np.array([[p.low, p.high] for p in table]).T
     thetas = np.array([[minimum.theta for minimum in rows] for rows in found.minima])
@@ -132,7 +139,7 @@ class PlainMinimum:
         return self.statistic.minimum(series, start, element)
 
 
-def _plain(statistic: Statistic, nodes: Nodes, starts: int, checks: int, seed: int) -> SurfaceFit:
+def _plain(statistic: Statistic, store: Store, starts: int, checks: int, seed: int) -> SurfaceFit:
     """The same without surfaces: some 250 passes over the stars for each element and resample."""
     E, B = statistic.labels.shape[1], len(statistic.counts)
     table, ball = statistic.model.parameters, pilot_ball(statistic)
@@ -140,21 +147,22 @@ def _plain(statistic: Statistic, nodes: Nodes, starts: int, checks: int, seed: i
     tasks = [(e, b, statistic.start) for e in range(E) for b in [*range(B), -1]]
     tasks += [(e, 0, start) for e in range(E) for start in begin]
     like: Any = Minimum(*[0] * len(Minimum._fields))  # type: ignore[arg-type]
-    done = nodes.of("minimum", like=like, description="plain", unit="fit")(PlainMinimum(statistic), tasks)
+    done = store.of("minimum").map(PlainMinimum(statistic), tasks, like, "plain", "fit")
     done = [Minimum(m.theta, float(m.value), bool(m.converged), int(m.evaluations)) for m in done]
     minima = [done[e * (B + 1) : (e + 1) * (B + 1)] for e in range(E)]
     ends = np.array([m.theta for m in done[E * (B + 1) :]]).reshape(E, starts, len(table))
     optima = np.stack([rows[0].theta for rows in minima])
 
     def slopes(e: int) -> np.ndarray:
-        passes = Passes(statistic.one(e, 0), nodes.of(f"element {e}"))
+        passes = Passes(statistic.one(e, 0), store.of(f"element {e}"))
         near: Region = replace(ball, centre=optima[e], size=_STEP)
         passes.cover([(near, 1)], 2.0, seed)
         return jacobian(passes.surface(lambda values, _: values.series[:, 0, 0], 0, near, 1), optima[e], table)
 
+    values = store.map(statistic, list(optima), like=Coefficients(0, 0, 0))
     return SurfaceFit(
         minima=minima,
-        coefficients=[value.series[:, e] for e, value in enumerate(nodes(statistic, list(optima)))],
+        coefficients=[value.series[:, e] for e, value in enumerate(values)],
         jacobian=[slopes(e) for e in range(E)],
         starts=begin,
         ends=ends,
@@ -202,7 +210,7 @@ def fit_classical(
         seed=seed,
         model=model,
     )
-    found = fit(statistic, Nodes(store=store, client=client, fingerprint=identity), seed=seed)
+    found = fit(statistic, Store(None if store is None else Path(store), identity, client), seed=seed)
     groups = classical_groups(found, statistic, prepared.elements)
     groups["constant_data"] = constant_data(prepared.stars, prepared.elements, prepared.delta)
     return as_tree("classical", groups, prepared.stars, prepared.elements, seed, recorded, model, identity)

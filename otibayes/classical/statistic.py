@@ -13,7 +13,7 @@ from scipy.stats import median_abs_deviation
 from ..dynamics import MILKY_WAY
 from ..dynamics.frame import phase_space
 from ..dynamics.potential import MassModel
-from ..dynamics.trend import less_wide_terms
+from ..dynamics.trend import detrended
 from .local_mean import deviation, deviation_blocks
 from .objective import Actions, Minimum, coefficient_names, design, minimise_objective, normal_equations, solve
 from .settings import ClassicalSettings
@@ -81,7 +81,7 @@ class Statistic:
         values = np.concatenate([y, y**2], 1) if scatter else y
         columns = [] if self.settings.detrended else [values]
         if self.settings.detrended or self.edges:
-            columns.append(less_wide_terms(J, values))
+            columns.append(detrended(J, values))
         M, M_bins = design(angle), design(angle, BINNED)
         bin_of, bins = np.digitize(J[:, 2], self.edges), len(self.edges) + 1 if self.edges else 0
 

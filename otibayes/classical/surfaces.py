@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..base.nodes import Nodes
 from ..base.parameters import Parameter
-from ..base.surface import Region, Surface, contains, draw, evaluate, fit, nodes, predict, reader
+from ..base.store import Store
+from ..base.surface import Region, Surface, contains, design, draw, evaluate, fit, predict, reader
 from . import chi2
 from .objective import Minimum, scales
 from .statistic import Coefficients, Statistic
@@ -78,13 +78,13 @@ class Passes:
     """All passes over the stars so far: `theta` (n, d) and their `values`, with a leading (n,)."""
 
     statistic: Statistic
-    nodes: Nodes
+    store: Store
     theta: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     values: Any = None
 
     def add(self, points: np.ndarray) -> Coefficients:
         """Make passes at `points` (m, d), and return their values."""
-        found = self.nodes(self.statistic, list(points))
+        found = self.store.map(self.statistic, list(points), like=Coefficients(0, 0, 0))
         new = Coefficients(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
         first = self.values is None
         self.theta = points if first else np.concatenate([self.theta, points])
@@ -98,7 +98,7 @@ class Passes:
         for i in np.argsort(volume, kind="stable"):  # a larger region needs fewer nodes besides those of the smaller
             region, degree = regions[i]
             known = np.concatenate([self.theta.reshape(-1, points.shape[1]), points])
-            new = nodes(region, degree, oversampling, seed, known[_distance(region, known) <= _REACH])
+            new = design(region, degree, oversampling, seed, known[_distance(region, known) <= _REACH])
             points = np.concatenate([points, new])
         if len(points):
             self.add(points)
@@ -110,7 +110,7 @@ class Passes:
         near = _distance(region, self.theta) <= _REACH
         values = select(Coefficients(*(leaf[near] for leaf in self.values)), element)
         coefficients = fit(region, degree, self.theta[near], values)
-        return Surface(region, coefficients, None, None, degree, int(near.sum()))
+        return Surface(region, coefficients, degree)
 
 
 @dataclass
@@ -224,16 +224,16 @@ def pilot_ball(statistic: Statistic) -> Region:
     return Region(statistic.start, whitening, PILOT, low, high, lambda t: model.allowed(model.Parameters(*t)))
 
 
-def optimise_on_surfaces(statistic: Statistic, nodes: Nodes, starts: int, checks: int, seed: int) -> SurfaceFit:
+def optimise_on_surfaces(statistic: Statistic, store: Store, starts: int, checks: int, seed: int) -> SurfaceFit:
     """Minimise equation 8, and chi^2 where there are bins and resamples enough, of all elements and resamples.
 
-    `nodes` makes the passes over the stars; `starts` more optimisations on all stars begin at random places of the
-    pilot; at `checks` optima or more the surfaces are compared with plain coefficients.
+    `store` makes and keeps the passes over the stars; `starts` more optimisations on all stars begin at random places
+    of the pilot; at `checks` optima or more the surfaces are compared with plain coefficients.
     """
     table = statistic.model.parameters
     E, B = statistic.labels.shape[1], len(statistic.counts)
     ball = pilot_ball(statistic)
-    passes = Passes(statistic, nodes)
+    passes = Passes(statistic, store)
     passes.cover([(ball, DEGREE)], OVERSAMPLING, seed)
 
     def targets_of(kind: type[Target]) -> list[Any]:

@@ -1,7 +1,6 @@
 """The classical path."""
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from .options import (
     seed_option,
     setting_options,
     star_options,
+    stars_used,
+    temporary_folder,
 )
 
 __all__ = ["classical"]
@@ -66,7 +67,7 @@ def classical(
     from ..results.files import save
 
     settings = ClassicalSettings(**chosen | {"delta": number_or_name(chosen["delta"])})
-    check_output(output)
+    check_output(output, [stars], ".nodes")
     temporary = output.with_name(f"{output.name}.nodes")
     check_folder(temporary if store is None else store)
     read = read_catalogue(stars, columns, zero_point, elements)
@@ -76,14 +77,9 @@ def classical(
     if unknown:
         raise InputError(f"--exclude {unknown[0]}: not among the elements, {', '.join(names)}")
     names = [e for e in names if e not in left_out]
-    try:
-        with dask_client(dask) as client:
-            tree = fit_classical(read, names, seed=seed, settings=settings, store=store or temporary, client=client)
-    except InputError:
-        with suppress(OSError):  # not empty: finished passes are kept
-            temporary.rmdir()
-        raise
-    save(tree, output)
+    with temporary_folder(temporary), dask_client(dask) as client:
+        tree = fit_classical(read, names, seed=seed, settings=settings, store=store or temporary, client=client)
+        save(tree, output)
     if store is None:
         shutil.rmtree(temporary, ignore_errors=True)
     if "surface" in tree.children:
@@ -93,4 +89,5 @@ def classical(
             f" {float(surface.rms.min()):.2g} to {float(surface.rms.max()):.2g} bootstrap sd;"
             f" {surface.attrs['passes']} passes over the stars"
         )
+    click.echo(stars_used(tree.attrs))
     click.echo(f"written: {output}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..base import constants as const
 from ..base.errors import InputError
+from ..base.progress import progress
 from .frame import PhaseSpace
 from .potential import MILKY_WAY, MassModel, halo_mass
 
@@ -86,12 +87,11 @@ def o2gf_actions(w: PhaseSpace, theta: Any, model: MassModel = MILKY_WAY, steps:
     import gala.dynamics as gd
     from gala.dynamics.actionangle import find_actions_o2gf
     from gala.integrate import DOPRI853Integrator
-    from tqdm.auto import tqdm
 
     potential = gala_potential(theta, model)
     kpc_kms = u.kpc * u.km / u.s
     values = np.full((9, np.size(w.R)), np.nan)
-    for i in tqdm(range(np.size(w.R)), desc="O2GF", unit="star", disable=np.size(w.R) < 10):
+    for i in progress(range(np.size(w.R)), "O2GF", "star"):
         star = PhaseSpace(*(np.asarray(column)[i] for column in w))
         c, s = np.cos(star.phi), np.sin(star.phi)
         position, velocity = [star.R * c, star.R * s, star.z], [star.vR * c - star.vT * s, star.vR * s + star.vT * c]

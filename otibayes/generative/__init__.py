@@ -1,32 +1,26 @@
 """The generative path: abundances ~ a Gaussian process over actions, sampled with NUTS."""
 
-from .checkpoint import FORGETFUL, differences, open_checkpoint
-from .cosine_sums import Moments
-from .data import Data, prepare
-from .field import Drawn, Field, draw_all
-from .likelihood import LIKELIHOODS, Likelihood
-from .nuts import Settings as NutsSettings
-from .posterior import Posterior, check_surface, sample_posterior
-from .priors import sample_parameters
-from .requirements import requirements_of, requires
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "FORGETFUL",
-    "LIKELIHOODS",
-    "Data",
-    "Drawn",
-    "Field",
-    "Likelihood",
-    "Moments",
-    "NutsSettings",
-    "Posterior",
-    "check_surface",
-    "differences",
-    "draw_all",
-    "requires",
-    "requirements_of",
-    "open_checkpoint",
-    "prepare",
-    "sample_parameters",
-    "sample_posterior",
-]
+# The module of each public name, imported when the name is first used: the command line reads settings without waiting
+# for the samplers.
+_HOMES = {
+    "Data": "data",
+    "GaussianField": "model",
+    "Posterior": "posterior",
+    "SampleSettings": "settings",
+    "likelihood_data": "data",
+    "predictions": "field",
+    "requires": "model",
+    "sample_parameters": "model",
+    "sample_posterior": "posterior",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

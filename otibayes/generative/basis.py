@@ -19,21 +19,20 @@ from ..base.errors import InputError
 __all__ = [
     "KERNELS",
     "Basis",
-    "combinations",
     "cosines",
     "even_kernel",
     "features",
     "make_basis",
     "prior_covariance",
     "reduced",
-    "size",
     "spectrum",
 ]
 
-_RADIUS = 7.0
-_MOST = 1024
-_LEAST_VARIANCE = 1e-20
-_LEAST_SHARE = 1e-9  # of the envelope that is left to every combination: keeps prior_covariance positive definite
+_RADIUS = 7.0  # frequency times length, beyond which cosines are left out
+_MOST = 1024  # cosines
+_SHORTEST = 0.02  # length, in units of the inputs' range: a shorter one would need more cosines than there may be
+_LEAST_VARIANCE = 1e-20  # floor of the spectrum
+_LEAST_SHARE = 1e-9  # of the envelope, in every combination: keeps prior_covariance positive definite
 _ROOTS = np.array([True, False, True])  # inputs in which the field is even
 
 KERNELS = ("expsquared", "matern32", "matern52")
@@ -67,8 +66,8 @@ class Basis(NamedTuple):
     """Products of cosines on the box `low` to `high` (3,) of the inputs; `degrees` (M, 3) counts half waves.
 
     `lengths` (3,) for which they were chosen. A `reduced` basis has K combinations of them: products in units of the
-    root of `envelope` (M,), combined by the orthonormal `vectors` (M, K), what tells most first; the e-th principal
-    axis of the elements needs the first `ranks` (E,) of them.
+    root of `envelope` (M,), combined by the orthonormal `vectors` (M, K), those that tell most first; the e-th
+    principal axis of the elements needs the first `ranks` (E,) of them.
     """
 
     low: np.ndarray
@@ -79,16 +78,27 @@ class Basis(NamedTuple):
     vectors: Any = None
     ranks: Any = None
 
+    @property
+    def size(self) -> int:
+        """Number of `features`."""
+        return len(self.degrees) if self.vectors is None else self.vectors.shape[1]
+
+    @property
+    def combinations(self) -> np.ndarray:
+        """How the products combine: (M, K), the identity for a basis that is not reduced."""
+        if self.vectors is None:
+            return np.eye(len(self.degrees))
+        return np.sqrt(self.envelope)[:, None] * self.vectors
+
 
 def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: float = 1.0) -> Basis:
     """The cosine products of largest prior variance for a kernel of these `lengths` (3,), around inputs x (N, 3).
 
     The box exceeds the inputs by `margin` lengths on the sides that are not an axis of symmetry: the field's slope is
-    zero at its faces. `size` None: all products within `_RADIUS` of zero in frequency times length, beyond which a
-    squared exponential's spectrum is below 3e-11 of its peak (so many stars have an opinion of what is above), but no
-    more than `_MOST`.
+    zero at its faces. `size` None: all products within 7 of zero in frequency times length, beyond which a squared
+    exponential's spectrum is below 3e-11 of its peak, but no more than 1,024.
     """
-    lengths = np.asarray(lengths, float)
+    lengths = np.maximum(np.asarray(lengths, float), _SHORTEST * (x.max(0) - x.min(0)))
     low = np.where(_ROOTS, 0.0, x.min(0) - margin * lengths)
     high = x.max(0) + margin * lengths
     wave = np.pi * lengths / (high - low)
@@ -104,9 +114,9 @@ def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float
     """The combinations of the basis that stars can tell from noise: principal components of the field at the stars.
 
     `gram` (M, M) of the products at the stars; `envelope` (M,), the largest prior variance of their coefficients, in
-    units of the noise's, and `share` (E,) of it that an axis of the elements has. What tells most comes first. The
-    field's variance that is left out, summed over the stars, is at most `dropped` for each axis: ln L changes by less
-    than half of that in expectation. Where stars crowd in a part of the box, few combinations remain.
+    units of the noise's, and `share` (E,) of it that an axis of the elements has. The field's variance that is left
+    out, summed over the stars, is at most `dropped` for each axis: ln L changes by less than half of that in
+    expectation.
     """
     root = np.sqrt(envelope)
     values, vectors = scipy.linalg.eigh(root[:, None] * gram * root[None, :])
@@ -133,19 +143,7 @@ def features(basis: Basis, x: jax.Array) -> jax.Array:
     tables = [cosines((basis.low, basis.high), x[i], i, max(1, int(basis.degrees[:, i].max()))) for i in range(3)]
     inside = jnp.where(jnp.isfinite(sum(table[1] for table in tables)), 1.0, jnp.nan)  # the constant does not tell
     product = tables[0][basis.degrees[:, 0]] * tables[1][basis.degrees[:, 1]] * tables[2][basis.degrees[:, 2]]
-    return inside * (product if basis.vectors is None else product @ combinations(basis))
-
-
-def size(basis: Basis) -> int:
-    """Number of `features`."""
-    return len(basis.degrees) if basis.vectors is None else basis.vectors.shape[1]
-
-
-def combinations(basis: Basis) -> Any:
-    """How the products combine: (M, K), the identity for a basis that is not reduced."""
-    if basis.vectors is None:
-        return np.eye(len(basis.degrees))
-    return np.sqrt(basis.envelope)[:, None] * basis.vectors
+    return inside * (product if basis.vectors is None else product @ basis.combinations)
 
 
 def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:

@@ -1,68 +1,30 @@
-"""The stars as the likelihood sees them: actions and sums as functions of theta, and abundances in fixed units."""
+"""The stars as the likelihood sees them: abundances in fixed units, how stars weigh, and the basis of the field."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..base.errors import InputError
-from ..base.parameters import Parameter
 from ..dynamics import MassModel
 from ..dynamics.trend import inputs
 from ..stars.preparation import PreparedStars
 from .basis import Basis, make_basis, reduced, spectrum
-from .classes import Classes, classify
-from .cosine_sums import Moments, gram
-from .student_weights import student_weights
-from .sums import all_actions, all_moments, inputs_at, vector
+from .density import variance_ratio
+from .model import GaussianField, Requirements
+from .statistic import Moments, gram
+from .sums import inputs_at
+from .weights import Classes, classify, student_weights
 
-__all__ = [
-    "Calls",
-    "Data",
-    "from_unbounded",
-    "prepare",
-    "to_unbounded",
-]
+__all__ = ["Data", "likelihood_data"]
 
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.0042  # of the field's variance over the noise's, summed over the stars, per root of their number
-
-
-def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
-    """The logit of each parameter's place between its bounds (P,): where any prior has no edge."""
-
-    def logit(p: Parameter) -> Any:
-        low, high = model.range(p, theta)
-        value = getattr(theta, p.name)
-        return jnp.log(value - low) - jnp.log(high - value)
-
-    return jnp.stack([logit(p) for p in model.parameters])
-
-
-def from_unbounded(u: Any, model: MassModel) -> Any:
-    """The inverse of `to_unbounded`."""
-    theta = model.Parameters()
-    for limited in (False, True):  # limits depend on the others
-        for i, p in enumerate(model.parameters):
-            if (p.name in model.limits) == limited:
-                low, high = model.range(p, theta)
-                theta = theta._replace(**{p.name: low + (high - low) * jax.nn.sigmoid(u[i])})
-    return theta
-
-
-class Calls(NamedTuple):
-    """With what a model calls its likelihood: C kernels, and S draws of `lengths` (S, C, 3) and of the field's
-    variances along the joint principal axes of E elements, in units of the noise's, largest first (S, C, E)."""
-
-    kernels: tuple[str, ...]
-    lengths: np.ndarray
-    variance: np.ndarray
+_DROPPED = 0.0042  # variance left out, field's over noise's, summed over the stars, per root of their number
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +36,8 @@ class Data:
     the stars (indices) of each of the `classes`; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,)
     indices into the given stars; `weight` (N,), of mean 1: a star scatters by Sigma over its weight; `linear` (N, L),
     columns besides the actions that abundances may depend on linearly, or None; `tails`, degrees of freedom of the t
-    that weights are of, or None. A `basis`, which "hilbert" needs, and a `finer` one to check it by, come by `on_box`
-    and `resolving`.
+    that weights are of, or None. The `basis` of "hilbert", and a `finer` one to check it by, come from `on_box` and
+    `resolving`.
     """
 
     stars: jax.Array
@@ -101,11 +63,11 @@ class Data:
 
     @property
     def columns(self) -> jax.Array:
-        """What the basis' products are summed with, besides the wide terms: (N, L + E)."""
+        """What the basis' products are summed with, besides the trend terms: (N, L + E)."""
         return self.Y if self.linear is None else jnp.concatenate([self.linear, self.Y], 1)
 
     def some(self, number: int, seed: int) -> "Data":
-        """`number` of the stars by chance, in their order; these if there are no more."""
+        """A random subset of `number` stars, in their order; these if there are no more."""
         if len(self) <= number:
             return self
         chosen = np.sort(np.random.default_rng([seed, 0x736F6D65]).choice(len(self), number, replace=False))
@@ -113,71 +75,58 @@ class Data:
         for c, rows in enumerate(self.members):
             member[rows] = c
         members = [np.flatnonzero(member[chosen] == c) for c in range(len(self.members))]
-        there = [c for c, rows in enumerate(members) if len(rows)]
+        present = [c for c, rows in enumerate(members) if len(rows)]
         return replace(
             self,
             stars=self.stars[chosen],
             delta=self.delta[chosen],
             Y=self.Y[chosen],
             variance=self.variance[chosen],
-            classes=Classes(self.classes.observed[there], self.classes.variance[there]),
-            members=tuple(members[c] for c in there),
+            classes=Classes(self.classes.observed[present], self.classes.variance[present]),
+            members=tuple(members[c] for c in present),
             kept=self.kept[chosen],
             weight=self.weight[chosen],
             linear=None if self.linear is None else self.linear[chosen],
         )
 
-    def on_box(self, calls: Calls, size: int | None = None) -> "Data":
-        """With all cosines (`size` of them, or as many as the calls' short lengths ask for), and twice as many."""
-        lengths = np.quantile(calls.lengths, _SHORT, axis=(0, 1))
+    def on_box(self, fields: GaussianField, size: int | None = None) -> "Data":
+        """With all cosines (`size` of them, or as many as short lengths of S `fields` ask for), and twice as many."""
+        lengths = np.quantile(fields.lengths, _SHORT, axis=0)
         basis = make_basis(self.extent, lengths, size)
         return replace(self, basis=basis, finer=make_basis(self.extent, lengths, 2 * len(basis.degrees)))
 
-    def resolving(self, calls: Calls, found: Sequence[Moments]) -> "Data":
-        """With the bases reduced to what the stars can tell for these calls, by their sums `found` at some thetas."""
-        every = [one if self.classes.common else _together(one) for one in found]
-        mean = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *every)
-
-        def variances(basis: Basis, lengths: Any, variance: Any) -> Any:
-            every = [variance[i, 0] * spectrum(basis, kernel, lengths[i]) for i, kernel in enumerate(calls.kernels)]
-            return jnp.stack(every).max(0)
+    def resolving(self, fields: GaussianField, sums: Sequence[Moments]) -> "Data":
+        """With the bases reduced to what the stars can tell for S `fields`, by their sums at a few thetas."""
+        if not self.classes.common:
+            sums = [jax.tree.map(lambda leaf: leaf.sum(0), one) for one in sums]
+        mean = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *sums)
+        ratios = np.asarray(jax.jit(jax.vmap(variance_ratio))(fields.amplitude, fields.scatter_cholesky))
 
         def reduce(basis: Basis, dropped: float) -> Basis:
-            several = jax.jit(jax.vmap(partial(variances, basis)))(calls.lengths, calls.variance)
-            share = (calls.variance / calls.variance[..., :1]).max((0, 1))
-            return reduced(basis, gram(basis, mean), np.asarray(several).max(0), dropped, share)
+            spectra = jax.jit(jax.vmap(lambda lengths: spectrum(basis, fields.kernel, lengths)))(fields.lengths)
+            envelope = (ratios[:, :1] * spectra).max(0)
+            return reduced(basis, gram(basis, mean), envelope, dropped, (ratios / ratios[:, :1]).max(0))
 
-        # what is left out moves a mean by so much of its sigma as it is itself, times sigma: as the root of the stars
+        # Part of a parameter's variance is left out in proportion; its share of sigma must not grow with the stars.
         dropped = _DROPPED * np.sqrt(len(self))
         return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
 
-    def actions(self, theta: Any) -> jax.Array:
-        """J_R, L_z, J_z [kpc km/s] (N, 3) at theta, with a reverse-mode derivative by forward mode."""
-        return all_actions(vector(theta), self.stars, self.delta, self.model)
 
-    def moments(self, theta: Any) -> Moments:
-        """Sums over the stars (of each class, where there are several) at theta, with a reverse-mode derivative."""
-        return all_moments(self, theta)
-
-
-def _together(found: Moments) -> Moments:
-    return jax.tree.map(lambda leaf: leaf.sum(0), found)
-
-
-def prepare(
-    prepared: PreparedStars, extra: Sequence[str] = (), error_classes: int = 0, tails: float | None = None
+def likelihood_data(
+    prepared: PreparedStars,
+    error_classes: int = 0,
+    requirements: Requirements = Requirements(),  # noqa: B008
 ) -> Data:
-    """What the likelihood needs of `prepare_stars`' stars, all of which have all `extra`.
+    """What the likelihood needs of `prepare_stars`' stars, which have all `extra` columns that the model requires.
 
-    Where an abundance is NaN, the star's others still serve.
-
-    `error_classes` 0 takes all stars for equally well measured, errors being a part of the scatter; a positive number
-    adds the errors of each to the scatter, in as many classes of like errors. `tails`, degrees of freedom of a Student
-    t, gives stars the weights that it would about a first field in the fiducial model.
+    Where an abundance is NaN, the star's others still serve. `error_classes` 0 takes all stars for equally well
+    measured, errors being a part of the scatter; a positive number adds the errors of each to the scatter, in as many
+    classes of like errors.
 
     Raises `InputError` for fewer than 30 stars, an element or extra column that does not vary or that few have,
     elements that determine one another, or one star that makes most of an element's scatter.
     """
+    extra, tails = requirements.extra, requirements.tails
     stars, elements, model = prepared.stars, prepared.elements, prepared.model
     vectors, delta, Y = jnp.asarray(stars.heliocentric), jnp.asarray(prepared.delta), prepared.labels
     variance = np.nan_to_num(prepared.errors) ** 2 if error_classes else None
@@ -193,7 +142,7 @@ def prepare(
         _refuse_outliers(elements, Y, kept)
     _refuse_copies(elements, Y)
     own = np.zeros_like(Y) if variance is None else variance[kept] / scale**2
-    there = np.unique(member)
+    present = np.unique(member)
     linear = _standard({name: np.asarray(stars.extra[name])[kept] for name in extra})[0] if extra else None
     weight = np.ones(len(kept))
     if tails is not None:
@@ -207,8 +156,8 @@ def prepare(
         elements,
         centre,
         scale,
-        Classes(classes.observed[there], classes.variance[there] / scale**2),
-        tuple(np.flatnonzero(member == c) for c in there),
+        Classes(classes.observed[present], classes.variance[present] / scale**2),
+        tuple(np.flatnonzero(member == c) for c in present),
         np.asarray(inputs(jnp.asarray(prepared.extent))),
         kept,
         weight,

@@ -1,28 +1,31 @@
-"""ln p(abundances | actions): the Gaussian-process mean integrated out, elements joined by a full residual covariance.
+"""ln p(abundances | actions): the field's coefficients integrated out, elements joined by a full residual covariance.
 
-X_n ~ Normal(f(J_n), Sigma + errors_n), f = wide terms + Gaussian process. Coefficients of the process are
-matrix-normal, kernel spectrum x A with A = diag(amplitude^2); those of the wide terms W are spherical in units of
-Sigma, and so wide that the density is that of flat ones but for a factor det(1 + W^T W)^(-E/2), W in units of their
-prior. It is left out, as it tells of theta by how far J(theta) spreads, whatever the abundances: the prior is flat in
-the metric of the stars themselves. Where all stars weigh alike, the generalised eigenvectors of (A, Sigma) turn the E
-elements into E independent regressions of unit noise on one Gram matrix, and one eigendecomposition serves all of them.
-Where abundances are missing or errors differ, each class of stars has its Gram matrix, and the elements stay together.
-`dense` (a tinygp process over the stars) and `hilbert` (a cosine basis) compute the same density.
+X_n ~ Normal(f(J_n), Sigma + errors_n), f = polynomial trend + Gaussian process. Coefficients of the process are
+matrix-normal, kernel spectrum x A with A = diag(amplitude^2). Those of the trend W are spherical in units of Sigma, and
+so wide that the density is that of flat ones but for a factor det(1 + W^T W)^(-E/2), W in units of their prior. The
+factor is left out: it prefers a theta for which J(theta) spreads less, whatever the abundances. So the trend's prior is
+flat in the metric of the stars themselves.
+
+Where all stars weigh alike, the generalised eigenvectors of (A, Sigma) turn the E elements into E independent
+regressions of unit noise on one Gram matrix, and one eigendecomposition serves all of them. Where abundances are
+missing or errors differ, each class of stars has its Gram matrix, and the elements stay together. `dense` (a tinygp
+process over the stars) and `hilbert` (a cosine basis) compute the same density.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tinygp import GaussianProcess, kernels
 
-from ..dynamics.trend import wide_terms
+from ..dynamics.trend import trend_terms
 from .basis import Basis, even_kernel, prior_covariance
-from .classes import Classes
+from .model import GaussianField
 from .statistic import WIDTH, Statistic
+from .weights import Classes
 
-__all__ = ["dense_log_likelihood", "hilbert_log_likelihood", "variance_ratio"]
+__all__ = ["Coefficients", "coefficients", "dense_log_likelihood", "hilbert_log_likelihood", "variance_ratio"]
 
 
 def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
@@ -38,25 +41,14 @@ def variance_ratio(amplitude: Any, scatter_cholesky: Any) -> Any:
     return _rotation(amplitude, scatter_cholesky)[1]
 
 
-def hilbert_log_likelihood(
-    data: Statistic,
-    basis: Basis,
-    kernel: str,
-    lengths: Any,
-    amplitude: Any,
-    scatter_cholesky: Any,
-    classes: Classes | None = None,
-) -> Any:
+def hilbert_log_likelihood(field: GaussianField, found: Statistic, basis: Basis, classes: Classes | None = None) -> Any:
     """ln p(Y | x) with the coefficients integrated out (Solin & Sarkka 2020, section 3.3), from the `Statistic`.
 
-    lengths (3,) in units of the inputs; amplitude (E,) and Cholesky factor of Sigma (E, E) in units of Y. `classes`
-    tells what the stars of each class lack, and their errors beyond Sigma; None where all weigh alike.
+    `classes` tells what the stars of each class lack, and their errors beyond Sigma; None where all weigh alike.
     """
-    left, d = _rotation(amplitude, scatter_cholesky)
-    covariance = prior_covariance(basis, kernel, lengths)
     if classes is None or classes.common:
-        return _alike(data, covariance, left, d, scatter_cholesky)
-    return _by_class(data, covariance, left, d, scatter_cholesky, classes, basis.ranks)
+        return _alike(field, found, basis)
+    return _by_class(field, found, basis, classes)
 
 
 def _volume(gram: Any) -> Any:
@@ -64,20 +56,27 @@ def _volume(gram: Any) -> Any:
     return jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(jnp.eye(len(gram)) + gram))))
 
 
+def _possible(explained: Any, square: Any) -> Any:
+    """explained - square; -inf where more is explained than there is, as an absurd amplitude leaves no digits."""
+    return jnp.where(explained <= square, explained - square, -jnp.inf)
+
+
 # ---- all stars alike
 
 
-def _alike(data: Statistic, covariance: Any, left: Any, d: Any, scatter_cholesky: Any) -> Any:
-    rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
-    linear = len(data.factor) - len(covariance)
-    b = data.projection @ rotation
-    # wide terms are as wide whatever the hyperparameters: they are integrated out by the factor's first rows
-    straight = 0.5 * jnp.sum(b[:linear] ** 2)
-    square = jnp.sum((data.square @ rotation) * rotation)
-    log_noise = jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
-    normalisation = data.count * (0.5 * len(d) * jnp.log(2 * jnp.pi) + log_noise)
-    wiggly = _regressions(covariance, data.factor[linear:, linear:], b[linear:], d)
-    return straight + wiggly - 0.5 * square - normalisation
+def _alike(field: GaussianField, found: Statistic, basis: Basis) -> Any:
+    covariance = prior_covariance(basis, field.kernel, field.lengths)
+    left, d = _rotation(field.amplitude, field.scatter_cholesky)
+    rotation = jax.scipy.linalg.solve_triangular(field.scatter_cholesky, left, lower=True, trans=1)
+    linear = len(found.factor) - len(covariance)
+    b = found.projection @ rotation
+    # the trend is as wide whatever the hyperparameters: the factor's first rows integrate it out
+    trend = 0.5 * jnp.sum(b[:linear] ** 2)
+    square = jnp.sum((found.square @ rotation) * rotation)
+    log_noise = jnp.sum(jnp.log(jnp.diagonal(field.scatter_cholesky)))
+    normalisation = found.count * (0.5 * len(d) * jnp.log(2 * jnp.pi) + log_noise)
+    process = _regressions(covariance, found.factor[linear:, linear:], b[linear:], d)
+    return _possible(trend + process, 0.5 * square) - normalisation
 
 
 @jax.custom_vjp
@@ -123,35 +122,70 @@ _regressions.defvjp(_regressions_forward, _regressions_backward)
 # ---- stars that lack elements, or differ in errors
 
 
-def _by_class(
-    data: Statistic, covariance: Any, left: Any, d: Any, scatter_cholesky: Any, classes: Classes, ranks: Any
-) -> Any:
-    elements, size = len(d), data.factor.shape[-1]
+class Coefficients(NamedTuple):
+    """Posterior of the coefficients B (M, E) of the `design`, whitened by their prior: z ~ Normal(P^-1 b, P^-1).
+
+    B = root (scale z) back^T, z (M, E); `precision` P (Q, Q) and `b` (Q,) are of the `needed` numbers of z, the others
+    being negligible. `noise` (C, E, E) is the Cholesky factor of each class' residual covariance, `weight` (C, E, E)
+    its inverse, 0 where an element is missing; `gram` (C, M, M) that of the whitened columns.
+    """
+
+    precision: jax.Array
+    b: jax.Array
+    needed: np.ndarray
+    root: jax.Array
+    scale: jax.Array
+    back: jax.Array
+    noise: jax.Array
+    weight: jax.Array
+    gram: jax.Array
+
+    def unwhitened(self, z: jax.Array) -> jax.Array:
+        """B (M, E) of z (Q,)."""
+        whole = jnp.zeros(self.scale.size).at[self.needed].set(z).reshape(self.scale.shape)
+        return self.root @ (self.scale * whole) @ self.back.T
+
+
+def coefficients(
+    field: GaussianField, basis: Basis, gram: jax.Array, projection: jax.Array, classes: Classes
+) -> Coefficients:
+    """From the sums over each class of stars: `gram` (C, M, M) = Phi^T Phi, `projection` (C, M, E) = Phi^T Y."""
+    covariance = prior_covariance(basis, field.kernel, field.lengths)
+    left, d = _rotation(field.amplitude, field.scatter_cholesky)
+    elements, size = len(d), gram.shape[-1]
     linear = size - len(covariance)
     seen = jnp.asarray(classes.observed, float)
     both = seen[:, :, None] * seen[:, None, :]
-    Sigma = scatter_cholesky @ scatter_cholesky.T
-    noise = both * (Sigma[None] + classes.variance[:, :, None] * jnp.eye(elements)[None])
+    Sigma = field.scatter_cholesky @ field.scatter_cholesky.T
+    noise = both * (Sigma[None] + jnp.asarray(classes.variance)[:, :, None] * jnp.eye(elements)[None])
     # an element that is missing has a noise of its own, of unit variance, which no abundance ever meets
-    noise_factor = jnp.linalg.cholesky(noise + (1 - seen)[:, :, None] * jnp.eye(elements)[None])
-    precision = both * jax.vmap(lambda L: jax.scipy.linalg.cho_solve((L, True), jnp.eye(elements)))(noise_factor)
-    back = scatter_cholesky @ left  # abundances from rotated ones
-    rotated = jnp.einsum("ie,cij,jf->cef", back, precision, back)
+    noise = jnp.linalg.cholesky(noise + (1 - seen)[:, :, None] * jnp.eye(elements)[None])
+    weight = both * jax.vmap(lambda L: jax.scipy.linalg.cho_solve((L, True), jnp.eye(elements)))(noise)
+    back = field.scatter_cholesky @ left  # abundances from rotated ones
 
     root = jax.scipy.linalg.block_diag(jnp.eye(linear), jnp.linalg.cholesky(covariance))
     scale = jnp.where(jnp.arange(size)[:, None] < linear, 1.0, jnp.sqrt(d)[None, :])
-    G = jax.vmap(lambda F: root.T @ (F @ F.T - jnp.eye(size)) @ root)(data.factor)
-    p = jnp.einsum("ckl,cle,cef,fg->kg", data.factor, data.projection, precision, back)
-    posterior = jnp.einsum("ckl,cef->kelf", G, rotated) * scale[:, :, None, None] * scale[None, None]
+    whitened = jax.vmap(lambda G: root.T @ G @ root)(gram)
+    rotated = jnp.einsum("ie,cij,jf->cef", back, weight, back)
+    precision = jnp.einsum("ckl,cef->kelf", whitened, rotated) * scale[:, :, None, None] * scale[None, None]
+    p = root.T @ jnp.einsum("cke,cef,fg->kg", projection, weight, back) * scale
     # most of the combinations are for the axis along which the field is strongest
-    needed = np.arange(size)[:, None] < linear + (size if ranks is None else np.asarray(ranks))
-    needed = np.flatnonzero(np.broadcast_to(needed, (size, elements)))
-    posterior = posterior.reshape(size * elements, -1)[needed[:, None], needed[None]] + jnp.eye(len(needed))
-    explained = _explained(posterior, ((root.T @ p) * scale).reshape(-1)[needed])
-    explained += elements * _volume(G[:, :linear, :linear].sum(0))
-    log_noise = jnp.sum(jnp.log(jnp.diagonal(noise_factor, axis1=1, axis2=2)), 1)
-    normalisation = jnp.sum(data.count * (0.5 * jnp.sum(seen, 1) * jnp.log(2 * jnp.pi) + log_noise))
-    return explained - 0.5 * jnp.sum(precision * data.square) - normalisation
+    ranks = size if basis.ranks is None else np.asarray(basis.ranks)
+    needed = np.flatnonzero(np.broadcast_to(np.arange(size)[:, None] < linear + ranks, (size, elements)))
+    precision = precision.reshape(size * elements, -1)[needed[:, None], needed[None]] + jnp.eye(len(needed))
+    return Coefficients(precision, p.reshape(-1)[needed], needed, root, scale, back, noise, weight, whitened)
+
+
+def _by_class(field: GaussianField, found: Statistic, basis: Basis, classes: Classes) -> Any:
+    gram = jax.vmap(lambda F: F @ F.T - jnp.eye(len(F)))(found.factor)
+    projection = jax.vmap(jnp.matmul)(found.factor, found.projection)
+    c = coefficients(field, basis, gram, projection, classes)
+    linear = gram.shape[-1] - basis.size
+    explained = _explained(c.precision, c.b) + len(field.amplitude) * _volume(c.gram[:, :linear, :linear].sum(0))
+    log_noise = jnp.sum(jnp.log(jnp.diagonal(c.noise, axis1=1, axis2=2)), 1)
+    observed = jnp.asarray(classes.observed.sum(1), float)
+    normalisation = jnp.sum(found.count * (0.5 * observed * jnp.log(2 * jnp.pi) + log_noise))
+    return _possible(explained, 0.5 * jnp.sum(c.weight * found.square)) - normalisation
 
 
 @jax.custom_vjp
@@ -180,32 +214,28 @@ _explained.defvjp(_explained_forward, _explained_backward)
 
 
 def dense_log_likelihood(
-    x: jax.Array,
-    Y: jax.Array,
-    kernel: str,
-    lengths: Any,
-    amplitude: Any,
-    scatter_cholesky: Any,
-    linear: Any = None,
-    variance: np.ndarray | None = None,
+    field: GaussianField, x: jax.Array, Y: jax.Array, linear: Any = None, variance: np.ndarray | None = None
 ) -> Any:
     """The same density by tinygp over the stars: one process for each rotated element, N^3, for N <= 2,000.
 
-    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, L) further columns; the rest as `hilbert_log_likelihood`. With
-    `variance` (N, E), each star's own errors squared, infinite where an abundance is missing, one process over all
-    abundances, (N E)^3.
+    x (N, 3) inputs, Y (N, E) abundances, `linear` (N, L) further columns. With `variance` (N, E), each star's own
+    errors squared, infinite where an abundance is missing, one process over all abundances, (N E)^3.
     """
-    even = even_kernel(kernel, lengths)
+    even, amplitude, scatter_cholesky = (
+        even_kernel(field.kernel, field.lengths),
+        field.amplitude,
+        field.scatter_cholesky,
+    )
     points = x if linear is None else jnp.concatenate([x, linear], 1)
 
-    def wide(point: Any) -> Any:
-        return WIDTH * jnp.concatenate([wide_terms(point[:3]), point[3:]])
+    def trend(point: Any) -> Any:
+        return WIDTH * jnp.concatenate([trend_terms(point[:3]), point[3:]])
 
-    def straight(a: Any, b: Any) -> Any:
-        return jnp.dot(wide(a), wide(b))
+    def trend_kernel(a: Any, b: Any) -> Any:
+        return jnp.dot(trend(a), trend(b))
 
-    every_wide = jax.vmap(wide)(points)
-    volume = Y.shape[1] * _volume(every_wide.T @ every_wide)
+    trends = jax.vmap(trend)(points)
+    volume = Y.shape[1] * _volume(trends.T @ trends)
 
     if variance is not None:
         Sigma = scatter_cholesky @ scatter_cholesky.T
@@ -213,19 +243,20 @@ def dense_log_likelihood(
 
         def covariance(a: Any, b: Any) -> Any:
             (x, n, e), (y, m, f) = a, b
-            field = jnp.where(e == f, amplitude[e] ** 2, 0.0) * even(x[:3], y[:3])
-            return field + (straight(x, y) + jnp.where(n == m, 1.0, 0.0)) * Sigma[e, f]
+            process = jnp.where(e == f, amplitude[e] ** 2, 0.0) * even(x[:3], y[:3])
+            return process + (trend_kernel(x, y) + jnp.where(n == m, 1.0, 0.0)) * Sigma[e, f]
 
-        every: Any = (points[star], jnp.asarray(star), jnp.asarray(element))
+        abundances: Any = (points[star], jnp.asarray(star), jnp.asarray(element))
         own = jnp.asarray(variance[star, element])
-        return GaussianProcess(kernels.Custom(covariance), every, diag=own).log_probability(Y[star, element]) + volume
+        process = GaussianProcess(kernels.Custom(covariance), abundances, diag=own)
+        return process.log_probability(Y[star, element]) + volume
 
     left, d = _rotation(amplitude, scatter_cholesky)
     rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
 
-    def process(d: Any, y: Any) -> Any:
-        covariance = kernels.Custom(lambda a, b: d * even(a[:3], b[:3]) + straight(a, b))
+    def of_axis(d: Any, y: Any) -> Any:
+        covariance = kernels.Custom(lambda a, b: d * even(a[:3], b[:3]) + trend_kernel(a, b))
         return GaussianProcess(covariance, points, diag=jnp.ones(x.shape[0])).log_probability(y)
 
-    unit_noise = jax.vmap(process, in_axes=(0, 1))(d, Y @ rotation)
+    unit_noise = jax.vmap(of_axis, in_axes=(0, 1))(d, Y @ rotation)
     return jnp.sum(unit_noise) + volume - Y.shape[0] * jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))

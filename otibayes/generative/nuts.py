@@ -14,29 +14,28 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import NUTS
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from ..base.parallel import cores
-from .checkpoint import FORGETFUL, Checkpoint
+from ..base.progress import progress
+from ..base.store import Store
 
-__all__ = ["LEAST_DRAWS", "Settings", "sample_nuts"]
+__all__ = ["LEAST_DRAWS", "Chains", "sample_nuts"]
 
 LEAST_DRAWS = 4  # of a chain: with fewer nothing can be said of its convergence
 _STEPS = 10  # iterations of a chain between two looks at it
 _TARGET_ACCEPT = 0.8
 
 
-class Settings(NamedTuple):
-    """Chains, iterations of adaptation, draws kept of each chain, and the seed of all."""
+class Chains(NamedTuple):
+    """How C chains run: from `starts` (C, P), in the metric of a `covariance` (P, P), `warmup` iterations to adapt the
+    step (and, with `adapt`, the metric too), `draws` that are kept of each, and the `seed` of all."""
 
-    chains: int = 4
-    warmup: int = 200
-    draws: int = 850
-    seed: int = 0
-
-    def kept(self, iterations: int) -> int:
-        """How many of the first so many iterations are draws to keep."""
-        return min(max(iterations - self.warmup, 0), self.draws)
+    starts: np.ndarray
+    covariance: np.ndarray
+    warmup: int
+    draws: int
+    seed: int
+    adapt: bool = False
 
 
 @functools.lru_cache(maxsize=1)  # a pilot and the run after it share them
@@ -47,9 +46,9 @@ def _programs(potential: Callable[[Any, Any], Any], warmup: int, adapt: bool) ->
     """
 
     def kernel(context: Any) -> NUTS:
-        given, covariance = context
+        of_potential, covariance = context
         return NUTS(
-            potential_fn=lambda flat: potential(flat, given),
+            potential_fn=lambda flat: potential(flat, of_potential),
             inverse_mass_matrix=covariance,
             dense_mass=True,
             adapt_mass_matrix=adapt,
@@ -63,7 +62,7 @@ def _programs(potential: Callable[[Any, Any], Any], warmup: int, adapt: bool) ->
     @jax.jit
     def advance(context: Any, state: Any) -> tuple[Any, Any]:
         stepper = kernel(context)
-        stepper.init(state.rng_key, warmup, state.z, (), {})  # what it makes is not used, but it must be made
+        stepper.init(state.rng_key, warmup, state.z, (), {})  # its result is not used, but its side effects are
 
         def step(state: Any, _: Any) -> tuple[Any, Any]:
             state = stepper.sample(state, (), {})
@@ -88,54 +87,50 @@ def _programs(potential: Callable[[Any, Any], Any], warmup: int, adapt: bool) ->
 def sample_nuts(
     potential: Callable[[Any, Any], Any],
     context: Any,
-    centre: np.ndarray,
-    covariance: np.ndarray,
-    settings: Settings,
-    description: str = "NUTS",
-    checkpoint: Checkpoint = FORGETFUL,
-    adapt: bool = True,
+    chains: Chains,
+    name: str = "NUTS",
+    store: Store = Store(),  # noqa: B008
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draws (chain, draw, P) of exp(-potential(flat, context)), and statistics (chain, draw) by their ArviZ names.
 
-    `context` is any pytree. Chains start at draws of the Gaussian of this centre (P,) and covariance (P, P), which is
-    also the first metric; without `adapt` it is the only one, and warming up adapts the step. Every few iterations, of
-    adaptation too, go to the `checkpoint` under names that begin with the description, and are taken from there.
-    Interrupted (Ctrl-C) with at least `LEAST_DRAWS` draws of each chain, it returns those; with fewer it raises
-    `KeyboardInterrupt`.
+    `context` is any pytree. Every few iterations, of adaptation too, go to the `store` under names that begin with
+    `name`, and are taken from there. Interrupted (Ctrl-C) with at least `LEAST_DRAWS` draws of each chain, it returns
+    those; with fewer it raises `KeyboardInterrupt`.
     """
-    total = settings.warmup + settings.draws
+    number, total = len(chains.starts), chains.warmup + chains.draws
     blocks = -(-total // _STEPS)
-
-    begin, advance = _programs(potential, settings.warmup, adapt)
-    context = (context, jnp.asarray(covariance))
-
-    rng = np.random.default_rng([settings.seed, 0x6E757473])
-    starts = centre + rng.standard_normal((settings.chains, centre.size)) @ np.linalg.cholesky(covariance).T
-    keys = jax.random.split(jax.random.PRNGKey(settings.seed), settings.chains)
+    begin, advance = _programs(potential, chains.warmup, chains.adapt)
+    context = (context, jnp.asarray(chains.covariance))
+    keys = jax.random.split(jax.random.PRNGKey(chains.seed), number)
     like = None
-    if checkpoint.folder is not None:
-        like = jax.eval_shape(lambda key, start: advance(context, begin(context, key, start)), keys[0], starts[0])
+    if store.folder is not None:
+        like = jax.eval_shape(lambda key, z: advance(context, begin(context, key, z)), keys[0], chains.starts[0])
 
-    def name(chain: int, block: int) -> str:
-        return f"{description.replace(', ', '-').lower()}-chain{chain}-{(block + 1) * _STEPS:06d}"
+    def file(chain: int, block: int) -> str:
+        return f"{name.replace(', ', '-').replace(' ', '-').lower()}-chain{chain}-{(block + 1) * _STEPS:06d}"
 
-    def kept(chain: int) -> tuple[Any, list[Any]]:
-        """The chain's state, None at its start, and what it made so far."""
+    def resumed(chain: int) -> tuple[Any, list[Any]]:
+        """The chain's state, None at its start, and its blocks so far."""
         state: Any = None
         made: list[Any] = []
-        while (block := checkpoint.get(name(chain, len(made)), like)) is not None:
+        while len(made) < blocks and (block := store.get(file(chain, len(made)), like)) is not None:
             state = block[0]
             made.append(block[1])
         return state, made
 
     def forward(chain: int, state: Any) -> Any:
         if state is None:
-            state = jax.tree.map(np.asarray, begin(context, keys[chain], starts[chain]))
+            state = jax.tree.map(np.asarray, begin(context, keys[chain], chains.starts[chain]))
         return jax.tree.map(np.asarray, advance(context, state))  # as they come back from a file
 
-    begun = [kept(chain) for chain in range(settings.chains)]
-    states, made = [state for state, _ in begun], [made for _, made in begun]
-    with ThreadPoolExecutor(cores()) as pool, _Bar(description, settings, made) as bar:
+    begun = [resumed(chain) for chain in range(number)]
+    states, made = [state for state, _ in begun], [blocks for _, blocks in begun]
+
+    def done() -> int:
+        return sum(min(len(m) * _STEPS, total) for m in made)
+
+    bar = progress(None, f"{name}, {number} chains", "iteration", number * total, done())
+    with ThreadPoolExecutor(cores()) as pool, bar:
         # a chain's next block is begun when its last one is done: none waits for the longest trajectory of another
         running: dict[Future, int] = {}
 
@@ -144,51 +139,29 @@ def sample_nuts(
                 running[pool.submit(forward, chain, states[chain])] = chain
 
         try:
-            for chain in range(settings.chains):
+            for chain in range(number):
                 submit(chain)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     chain = running.pop(future)
                     block = future.result()
-                    checkpoint.put(name(chain, len(made[chain])), block)
+                    store.put(file(chain, len(made[chain])), block)
                     states[chain] = block[0]
                     made[chain].append(block[1])
-                    bar.show()
+                    bar.set_postfix_str(f"{_divergences(made, chains.warmup)} divergences", refresh=False)
+                    bar.update(done() - bar.n)
                     submit(chain)
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
-            if settings.kept(min(map(len, made)) * _STEPS) < LEAST_DRAWS:
+            if min(map(len, made)) * _STEPS - chains.warmup < LEAST_DRAWS:
                 raise
         finally:
             pool.shutdown(cancel_futures=True)
-    shown = slice(settings.warmup, min(total, min(map(len, made)) * _STEPS))
-    chains = [jax.tree.map(lambda *blocks: np.concatenate(blocks)[shown], *blocks) for blocks in made]
-    return jax.tree.map(lambda *chains: np.stack(chains), *chains)
+    shown = slice(chains.warmup, min(total, min(map(len, made)) * _STEPS))
+    each = [jax.tree.map(lambda *blocks: np.concatenate(blocks)[shown], *blocks) for blocks in made]
+    return jax.tree.map(lambda *chains: np.stack(chains), *each)
 
 
-class _Bar:
-    """Progress over all chains: iterations done, time left, and divergences since adaptation."""
-
-    def __init__(self, description: str, settings: Settings, made: list[list[Any]]) -> None:
-        self.settings, self.made = settings, made
-        total = settings.chains * (settings.warmup + settings.draws)
-        name = f"{description}, {settings.chains} chains"
-        self.bar = tqdm(total=total, initial=self._done(), desc=name, unit="iteration", disable=None)
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.bar.close()
-
-    def _done(self) -> int:
-        return sum(min(len(m) * _STEPS, self.settings.warmup + self.settings.draws) for m in self.made)
-
-    def show(self) -> None:
-        self.bar.update(self._done() - self.bar.n)
-        if self.bar.disable:
-            return
-        adapting = sum(len(m) * _STEPS < self.settings.warmup for m in self.made)
-        after = [np.concatenate([b[1]["diverging"] for b in m])[self.settings.warmup :].sum() for m in self.made if m]
-        told = f"{adapting} adapting, " if adapting else ""
-        self.bar.set_postfix_str(f"{told}{int(sum(after))} divergences")
+def _divergences(made: list[list[Any]], warmup: int) -> int:
+    """Since adaptation."""
+    return sum(int(block[1]["diverging"].sum()) for m in made for block in m[-(-warmup // _STEPS) :])

@@ -1,229 +1,274 @@
-"""Sampling a model: find the maximum, whiten by the curvature there, expand the response surface, sample, check."""
+"""Sampling a model: find the maximum, expand the response surface about it, sample, check, and go on if need be."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from arviz_stats.base import array_stats
 
-from ..base import surface as response
 from ..base.errors import InputError
-from ..base.parallel import Map
+from ..base.parallel import cores
+from ..base.progress import Stages
+from ..base.store import Store
 from ..dynamics import prior_grid
-from .checkpoint import FORGETFUL, Checkpoint
 from .data import Data
-from .likelihood import Likelihood
-from .nuts import Settings, sample_nuts
+from .density import dense_log_likelihood
+from .expansion import BASIS_DRAWS, BASIS_THETAS, WIDER, Expansion, Run
+from .model import GaussianField, Model
+from .nuts import Chains, sample_nuts
+from .settings import SampleSettings
 from .statistic import Statistic, condensed
-from .sums import moments_at
-from .surface import SurfaceReport, expand_statistic, expand_well, from_surface, leaned, region_about, report
-from .unconstrained import BASIS_THETAS, Model, Space, peak, space_of
+from .sums import all_inputs, all_moments
+from .surface import StarPotential, SurfaceReport, given, report
+from .unconstrained import Gaussian, Traced, Unconstrained, laplace
 
-__all__ = ["Posterior", "check_surface", "from_stars", "sample_posterior"]
+__all__ = ["Posterior", "convergence", "sample_posterior"]
 
-_SIGMAS = 6.0  # radius of the surface's region
-_DEGREES = (4, 5, 6)
-_PRIOR_DRAWS = 200  # of the model's hyperparameters, for which the first basis is made
 _FEW = 4000  # stars by which the maximum is first found, ...
 _FEW_COSINES = 256  # ... with so many cosines
-_RUNG = 16  # times as many stars may follow: sigmas four times smaller, of which a first surface still knows enough
-_WIDER = 1.5  # than the curvature at the maximum says, hyperparameters may be
-_ATTEMPTS = 3  # at placing the region
-_CHECKED = 32  # draws of the run before, at which the surface's degree is chosen
-_PILOT = Settings(chains=4, warmup=100, draws=100)
-
-_Source = Callable[[np.ndarray], Statistic]
+_ATTEMPTS = 3  # at sampling
+_PILOT = 100  # draws of each chain
+_GUIDE = 1000  # draws of the Gaussian about the maximum, in place of those of a run
+_DENSE_MOST, _DENSE_VALUES = 2000, 4000  # stars, and abundances that do not separate: beyond, N^3 is hopeless
+_R_HAT_MOST, _ESS_LEAST = 1.01, 400
+_LONG = 2 * _ESS_LEAST  # draws: a run that is to be shorter is not made longer
 
 
 class Posterior(NamedTuple):
-    """Draws (chain, draw, ...) of every site, sampler statistics (chain, draw), the mode, the surface's report, whether
-    all draws asked for are there, the data with the basis that was used, and the statistic of "hilbert" as a function
-    of theta (d,), from the surface where there is one."""
+    """Draws (chain, draw, ...) of every site; the mode; sampler statistics (chain, draw); whether all draws asked for
+    are there; how well the chains agree; the surface's report; the data with the basis that was used; and the statistic
+    of "hilbert" as a function of theta (d,), from the surface where there is one."""
 
     draws: dict[str, np.ndarray]
-    statistics: dict[str, np.ndarray]
     mode: dict[str, np.ndarray]
-    report: SurfaceReport | None
+    statistics: dict[str, np.ndarray]
     complete: bool
+    convergence: dict[str, Any]
+    report: SurfaceReport | None
     data: Data
-    statistic: _Source
-
-
-def check_surface(kind: str, surface: bool) -> None:
-    """Raises `InputError` for a surface of another likelihood than "hilbert"."""
-    if surface and kind != "hilbert":
-        raise InputError(
-            f"the response surface carries the 'hilbert' statistic; with likelihood {kind!r} give surface=False"
-            " (--no-surface)"
-        )
+    unconstrained: Unconstrained
+    statistic: Callable[[np.ndarray], Statistic]
 
 
 def sample_posterior(
     data: Data,
     model: Model,
-    kind: str = "hilbert",
-    surface: bool = True,
-    basis_size: int | None = None,
-    settings: Settings = Settings(),  # noqa: B008
-    checkpoint: Checkpoint = FORGETFUL,
-    map: Map | None = None,
+    settings: SampleSettings = SampleSettings(),  # noqa: B008
+    seed: int = 0,
+    store: Store = Store(),  # noqa: B008
+    passes: Store = Store(threads=cores()),  # noqa: B008
+    stage: Stages | None = None,
 ) -> Posterior:
-    """Sample `model` given `data` with NUTS; see `otibayes.sample` for the arguments.
+    """Sample `model` given `data` with NUTS; see docs/generative.md, The surface and the sampler.
 
-    The maximum and its curvature give the first metric. With `surface`, they are found on few of the stars first, then
-    on more; there the statistic of "hilbert" is expanded for all stars, whose maximum places the next region, and a
-    short pilot run the last one, which is placed anew, by the draws, should any leave it. The curvature also tells
-    which length scales and amplitudes the basis must serve; before, the prior does. `map` does passes over the stars
-    elsewhere.
-
-    What the `checkpoint` has is not computed again. Interrupted (Ctrl-C) once there are draws to keep, it returns
-    those, incomplete and without a report; before, it raises `KeyboardInterrupt`.
+    What the `store` has is not computed again; `passes` does passes over the stars; `stage` learns how long each stage
+    takes. Interrupted (Ctrl-C) once there are draws to keep, it returns those, incomplete and without a report; before,
+    it raises `KeyboardInterrupt`. Raises `InputError` where a surface or a basis is not good enough after three runs.
     """
-    check_surface(kind, surface)
-    run = _Run(space_of(model, data), settings, checkpoint, map)
-    space, rng = run.space, np.random.default_rng([settings.seed, 0x6472617773])
-    mode, covariance = space.prior(data)
-    draws = rng.multivariate_normal(mode, covariance, _PRIOR_DRAWS)
-    thetas: np.ndarray | None = rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
-    size = _FEW_COSINES if surface and basis_size is None else basis_size
-    for number in _rungs(len(data)) if surface else [len(data)]:
-        few = run.resolving(f"{number}-stars", data.some(number, settings.seed), draws, thetas=thetas, size=size)
-        potential = space.potential(Likelihood(few, kind))
-        slope = space.exact(few).slope if kind == "hilbert" else jax.jit(jax.value_and_grad(potential))
-        mode, covariance = checkpoint.keep(f"maximum-{number}-stars", partial(peak, slope, mode, covariance), (0, 0))
-        draws = rng.multivariate_normal(mode, _WIDER**2 * covariance, _PRIOR_DRAWS)
-        thetas, size = None, basis_size
-    about = None
-    if surface:
-        data, found, mode, flat, statistics, about = _on_surface(
-            run, data, mode, covariance, len(few) < len(data), basis_size
-        )
+    run = Run(Unconstrained.of(model, data), settings, seed, store, passes, stage or Stages())
+    rng = np.random.default_rng([seed, 0x6472617773])
+    if settings.surface:
+        peak = _maximum(run, data, rng)
+        expansion, guide = _pilot(run, data, peak, rng)
+        sampled = _on_surface(run, expansion, guide, peak)
+        data, statistic = expansion.data, expansion.statistic
     else:
-        data, found = few, from_stars(few)
-        flat, statistics = sample_nuts(
-            lambda flat, _: potential(flat), None, mode, covariance, settings, checkpoint=checkpoint
+        data, peak, sampled = _from_stars(run, data, rng)
+        statistic = StarPotential(run.unconstrained, data).statistic
+    constrain = run.unconstrained.constrain
+    sites, mode = jax.tree.map(np.asarray, (jax.jit(_each(constrain))(sampled.flat), jax.jit(constrain)(peak.mean)))
+    return Posterior(sites, mode, *sampled[1:], data, run.unconstrained, statistic)
+
+
+def _each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Of every chain and draw."""
+    return jax.vmap(jax.vmap(function))
+
+
+# ---- the maximum and a pilot run
+
+
+def _maximum(run: Run, data: Data, rng: np.random.Generator) -> Gaussian:
+    """The Gaussian about the maximum of all stars, found from that of few."""
+    peak = run.unconstrained.prior()
+    draws: np.ndarray = peak.draws(rng, BASIS_DRAWS)
+    size: int | None = run.settings.basis_size or _FEW_COSINES
+    thetas = rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
+    few = data.some(_FEW, run.seed)
+    for stars in (few,) if len(few) == len(data) else (few, data):
+        name = f"{len(stars)} stars"
+        plain = StarPotential(run.unconstrained, run.resolving(stars, draws, thetas, size, name), run.passes)
+        peak = _laplace(run, plain, peak, name)
+        draws, size = peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size
+        thetas = plain.theta(draws[:BASIS_THETAS])
+    return peak
+
+
+def _laplace(run: Run, density: Any, start: Gaussian, name: str) -> Gaussian:
+    """The Gaussian about the maximum of a density, kept in the store."""
+    with run.stage(f"maximum, {name}"):
+        return Gaussian(*run.store.keep(f"maximum-{name.replace(' ', '-')}", partial(laplace, density, start), (0, 0)))
+
+
+def _pilot(run: Run, data: Data, peak: Gaussian, rng: np.random.Generator) -> tuple[Expansion, np.ndarray]:
+    """A surface about the maximum, and draws (S, P) of a short run on it."""
+    expansion = Expansion(run, data)
+    expansion.on_basis(peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size, "maximum")
+    guide = peak.draws(rng, _GUIDE)
+    with run.stage("surface"):
+        expansion.place(expansion.plain.theta(guide))
+    chains = _chains(run, guide, peak.covariance, _PILOT)
+    with run.stage("pilot"):
+        flat, _ = sample_nuts(expansion.plain.on_surface, expansion.surface, chains, "NUTS, pilot", run.store)
+    if flat.shape[1] < _PILOT:
+        raise KeyboardInterrupt
+    return expansion, flat.reshape(-1, flat.shape[-1])
+
+
+# ---- runs, until one can be believed
+
+
+class _Sampled(NamedTuple):
+    """What one run of NUTS gave: flat vectors (chain, draw, P), and as in `Posterior`."""
+
+    flat: np.ndarray
+    statistics: dict[str, np.ndarray]
+    complete: bool
+    convergence: dict[str, Any]
+    report: SurfaceReport | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether there is no reason to sample longer."""
+        about, (chains, draws, _) = self.convergence, self.flat.shape
+        enough = not about["max_r_hat"] > _R_HAT_MOST and about["min_ess_bulk"] >= _ESS_LEAST
+        return enough or chains * draws < _LONG
+
+
+def _on_surface(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) -> _Sampled:
+    """Runs, each on a basis and a surface that are good at the draws (S, P) before it."""
+    number: int = run.settings.draws
+    sampled: Any = None
+    for attempt in range(1, _ATTEMPTS + 1):
+        with run.stage("surface"):
+            expansion.suit(guide, f"attempt-{attempt}")
+            kept = sampled is not None and sampled.agrees and expansion.holds(guide, sampled.statistics["lp"].ravel())
+        if sampled is None or not kept:
+            chains = _chains(run, guide, _shrunk(guide, peak.covariance), number)
+            sampled = _nuts(run, expansion.plain.on_surface, expansion.surface, chains, attempt)
+            if not sampled.complete:
+                return sampled
+        guide, lp = sampled.flat.reshape(-1, guide.shape[1]), sampled.statistics["lp"].ravel()
+        with run.stage("check"):
+            about = report(expansion.plain, expansion.region, expansion.surface, guide, lp, attempt, run.seed)
+        sampled = sampled._replace(report=about)
+        resolved = about.resolved or run.settings.basis_size is not None
+        if about.trusted and resolved and sampled.agrees:
+            break
+        if not resolved and attempt < _ATTEMPTS:
+            expansion.refine(guide, f"attempt-{attempt}")
+        number *= 1 if sampled.agrees else 2
+    if not about.trusted:
+        raise InputError(
+            f"the response surface cannot be trusted after {_ATTEMPTS} runs: draws go to {about.farthest:.1f} of"
+            f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by"
+            f" {about.shift:.2f} sigma (nan: chains that stood still); sample with surface=False (--no-surface)"
         )
-    values = jax.jit(jax.vmap(jax.vmap(space.constrain)))(flat)
-    return Posterior(
-        {name: np.asarray(value) for name, value in values.items()},
-        statistics,
-        {name: np.asarray(value) for name, value in space.constrain(mode).items()},
-        about,
-        flat.shape[1] == settings.draws,
-        data,
-        found,
-    )
+    if not resolved:
+        raise InputError(
+            f"{about.basis_size} basis functions do not resolve the field after {_ATTEMPTS} runs: twice as many would"
+            f" move a mean by {about.basis_shift:.2f} sigma; give more (--basis-size)"
+        )
+    return sampled
 
 
-def _metric(draws: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """The draws' (S, P) covariance, drawn to one from a curvature by as much as so few draws cannot tell."""
+def _from_stars(run: Run, data: Data, rng: np.random.Generator) -> tuple[Data, Gaussian, _Sampled]:
+    """Runs without a surface, each in the metric of the draws before it."""
+    prior, hilbert = run.unconstrained.prior(), run.settings.likelihood == "hilbert"
+    if not hilbert:
+        _check_dense(data)
+    thetas = rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
+    data = run.resolving(data, prior.draws(rng, BASIS_DRAWS), thetas, run.settings.basis_size, "prior")
+    own = None if data.classes.common else data.variance
+
+    def log_likelihood(theta: Any, field: GaussianField) -> Any:
+        theta = jnp.stack([jnp.asarray(value, float) for value in theta])
+        if hilbert:
+            found = condensed(data.basis, all_moments(data, theta), len(data.elements))
+            return given(field, found, data.basis, data)
+        value = dense_log_likelihood(field, all_inputs(data, theta), data.Y, data.linear, own)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+    potential = run.unconstrained.potential(log_likelihood)
+    density = StarPotential(run.unconstrained, data, run.passes) if hilbert else Traced(potential)
+    peak = _laplace(run, density, prior, "all stars")
+    guide, covariance, number = peak.draws(rng, _GUIDE), peak.covariance, run.settings.draws
+
+    def of_context(flat: Any, _: None) -> Any:
+        return potential(flat)
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        sampled = _nuts(run, of_context, None, _chains(run, guide, covariance, number, adapt=True), attempt)
+        if sampled.agrees or not sampled.complete:
+            break
+        guide = sampled.flat.reshape(-1, guide.shape[1])
+        covariance, number = _shrunk(guide, peak.covariance), 2 * number
+    return data, peak, sampled
+
+
+def _check_dense(data: Data) -> None:
+    if len(data) > _DENSE_MOST:
+        raise InputError(
+            f"likelihood 'dense' is for at most {_DENSE_MOST} stars; got {len(data)}; use likelihood='hilbert'"
+        )
+    values = int(np.isfinite(data.variance).sum())
+    if not data.classes.common and values > _DENSE_VALUES:
+        raise InputError(
+            f"likelihood 'dense' with missing abundances or errors by star is for at most {_DENSE_VALUES} abundances;"
+            f" got {values}; use likelihood='hilbert'"
+        )
+
+
+def _chains(run: Run, guide: np.ndarray, covariance: np.ndarray, draws: int, adapt: bool = False) -> Chains:
+    """From random ones of the draws (S, P) that are known."""
+    rng = np.random.default_rng([run.seed, 0x6E757473])
+    starts = guide[rng.choice(len(guide), run.settings.chains)]
+    return Chains(starts, covariance, run.settings.warmup, draws, run.seed, adapt)
+
+
+def _nuts(run: Run, potential: Callable[[Any, Any], Any], context: Any, chains: Chains, attempt: int) -> _Sampled:
+    """A run of NUTS, kept in the store."""
+    name = f"NUTS, attempt {attempt}" if attempt > 1 else "NUTS"
+    with run.stage(name):
+        flat, statistics = sample_nuts(potential, context, chains, name, run.store)
+    return _Sampled(flat, statistics, flat.shape[1] == chains.draws, convergence(flat, statistics))
+
+
+def _shrunk(draws: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Sample covariance (P, P) of draws (S, P), shrunk towards the Laplace covariance."""
     root = np.linalg.cholesky(covariance)
     number, size = draws.shape
-    seen = np.cov(scipy.linalg.solve_triangular(root, (draws - draws.mean(0)).T, lower=True))
-    return root @ (number * seen + 2 * size * np.eye(size)) @ root.T / (number + 2 * size)
+    sample = np.cov(scipy.linalg.solve_triangular(root, (draws - draws.mean(0)).T, lower=True))
+    return root @ (number * sample + 2 * size * np.eye(size)) @ root.T / (number + 2 * size)
 
 
-def from_stars(data: Data) -> _Source:
-    """The statistic as a function of theta, by a pass over the stars."""
-    condense = jax.jit(lambda found: condensed(data.basis, found, len(data.elements)))
-    degrees = tuple(int(d) for d in data.basis.degrees.max(0))
-    return lambda theta: condense(moments_at(data, theta, degrees=degrees))
+def convergence(draws: np.ndarray, statistics: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The worst R-hat and effective sample sizes over all coordinates of draws (chain, draw, P), and divergences; NaN
+    where a number cannot be computed, as for one chain, or for chains that stood still."""
+    varies = (np.ptp(draws, axis=(0, 1)) > 0).all()
 
+    def worst(of: Callable[[np.ndarray], Any], pick: Callable[[Any], Any]) -> float:
+        return float(pick([of(draws[..., i]) for i in range(draws.shape[-1])])) if varies else np.nan
 
-class _Run(NamedTuple):
-    """What is the same all along a run."""
-
-    space: Space
-    settings: Settings
-    checkpoint: Checkpoint = FORGETFUL
-    map: Map | None = None
-
-    def resolving(self, name: str, data: Data, draws: np.ndarray, **given: Any) -> Data:
-        """`Space.resolving`, kept under a name."""
-        return self.space.resolving(data, draws, **given, map=self.map, checkpoint=self.checkpoint, name=name)
-
-
-def _rungs(stars: int) -> Iterator[int]:
-    """By how many stars the maximum is found before all are used."""
-    number = min(_FEW, stars)
-    yield number
-    while number * _RUNG < stars:
-        number *= _RUNG
-        yield number
-
-
-class _Expanding:
-    """A model's density on one basis, where the statistic of the stars comes from a surface."""
-
-    def __init__(self, run: _Run, data: Data) -> None:
-        self.data, self.exact = data, run.space.exact(data, run.map)
-
-        def potential(flat: Any, lean: response.Surface) -> Any:
-            return run.space.potential(Likelihood(data, source=partial(from_surface, lean)))(flat)
-
-        self.potential, self.value = potential, jax.jit(potential)
-        self.slope = jax.jit(lambda lean, flat: jax.value_and_grad(potential)(flat, lean))
-        self.read = jax.jit(lambda lean, theta: from_surface(lean, theta)[0])
-
-    def region(self, draws: np.ndarray) -> response.Region:
-        """Six sigmas of draws (S, P) about their mean."""
-        theta = self.exact.theta(draws)
-        return region_about(theta.mean(0), np.cov(theta.T), _SIGMAS, self.data.model)
-
-
-def _on_surface(
-    run: _Run, data: Data, mode: np.ndarray, covariance: np.ndarray, again: bool, basis_size: int | None
-) -> tuple[Data, _Source, np.ndarray, np.ndarray, dict[str, np.ndarray], SurfaceReport | None]:
-    settings, checkpoint = run.settings, run.checkpoint
-    rng = np.random.default_rng([settings.seed, 0x666577])
-
-    def resolving(name: str, draws: np.ndarray, size: int | None) -> _Expanding:
-        return _Expanding(run, run.resolving(name, data, draws, size=size))
-
-    for degree in (_DEGREES[0] - 1, _DEGREES[0]) if again else _DEGREES[:1]:
-        wider = rng.multivariate_normal(mode, _WIDER**2 * covariance, _PRIOR_DRAWS)
-        on = resolving(f"degree-{degree}", wider, basis_size)
-        region = on.region(rng.multivariate_normal(mode, covariance, 1000))
-        surface = expand_statistic(on.exact, region, degree, settings.seed)
-        lean = leaned(surface)
-        if again:  # few stars tell the maximum of all to within their own errors
-            mode, covariance = peak(partial(on.slope, lean), mode, covariance)
-    # of the run's warm-up, so that both share their compiled program
-    pilot = _PILOT._replace(seed=settings.seed, warmup=settings.warmup)
-    flat, _ = sample_nuts(on.potential, lean, mode, covariance, pilot, "NUTS, pilot", checkpoint, adapt=False)
-    if flat.shape[1] < pilot.draws:
-        raise KeyboardInterrupt
-    draws = flat.reshape(-1, mode.size)
-    reuse: response.Surface | None = surface
-    for attempt in range(1, _ATTEMPTS + 1):
-        metric = _metric(draws, covariance)
-        some = rng.choice(draws, _CHECKED, replace=False)
-        surface, held_out = expand_well(on.exact, on.region(draws), some, _DEGREES, settings.seed, reuse)
-        lean = leaned(surface)
-        found = partial(on.read, lean)
-        name = f"NUTS, attempt {attempt}" if attempt > 1 else "NUTS"
-        flat, statistics = sample_nuts(
-            on.potential, lean, draws.mean(0), metric, settings, name, checkpoint, adapt=False
-        )
-        if flat.shape[1] < settings.draws:
-            return on.data, found, mode, flat, statistics, None
-        draws, reuse = flat.reshape(-1, mode.size), surface
-        about = report(on.exact, partial(on.value, lean=lean), surface, held_out, attempt, draws, settings.seed)
-        resolved = basis_size is not None or about.resolved
-        if about.trusted and resolved:
-            return on.data, found, mode, flat, statistics, about
-        if not resolved and attempt < _ATTEMPTS:
-            wider = draws.mean(0) + _WIDER * (rng.choice(draws, _PRIOR_DRAWS, replace=False) - draws.mean(0))
-            on, reuse = resolving(f"attempt-{attempt}", wider, 2 * about.basis_size), None
-    if about.trusted:
-        raise InputError(
-            f"{about.basis_size} basis functions do not resolve the field after {_ATTEMPTS} attempts: twice as many"
-            f" would move a mean by {about.basis_shift:.2f} sigma; give more (--basis-size)"
-        )
-    raise InputError(
-        f"the response surface cannot be trusted after {_ATTEMPTS} attempts: draws go to {about.farthest:.1f} of"
-        f" {about.size:.1f} sigma, Pareto k is {about.khat:.2f}, and its error would move a mean by {about.shift:.2f}"
-        " sigma; sample with surface=False (--no-surface)"
-    )
+    values = {
+        "max_r_hat": worst(array_stats.rhat, np.max) if len(draws) > 1 else np.nan,
+        "min_ess_bulk": worst(partial(array_stats.ess, method="bulk"), np.min),
+        "min_ess_tail": worst(partial(array_stats.ess, method="tail", prob=(0.05, 0.95)), np.min),
+    }
+    divergences = int(statistics["diverging"].sum())
+    good = values["max_r_hat"] <= _R_HAT_MOST and values["min_ess_bulk"] >= _ESS_LEAST and not divergences
+    return values | {"divergences": divergences, "converged": int(good)}

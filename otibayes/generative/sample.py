@@ -3,132 +3,79 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..base.errors import InputError
-from ..base.nodes import Nodes
 from ..base.parallel import cores
+from ..base.progress import Stages
+from ..base.store import Store
 from ..dynamics import MassModel
-from ..results.provenance import digest, origins
+from ..results.provenance import digest, open_checkpoint, origins
 from ..results.schema import as_tree, constant_data
 from ..stars import Stars
-from ..stars.preparation import delta_setting, prepare_stars
-from .checkpoint import FORGETFUL, open_checkpoint
-from .cosine_sums import Moments
-from .data import prepare
-from .field import draw_all
-from .groups import convergence, posterior_groups
-from .likelihood import LIKELIHOODS
-from .model_files import Model, named_model
-from .nuts import Settings as NutsSettings
-from .posterior import check_surface, sample_posterior
-from .requirements import requirements_of
+from ..stars.preparation import prepare_stars
+from .data import likelihood_data
+from .field import predictions
+from .groups import posterior_groups, timings_group
+from .model import named_model, requirements_of
+from .posterior import sample_posterior
+from .settings import SampleSettings
 
-__all__ = ["sample", "sample_origins", "sample_settings"]
-
-_NUTS = NutsSettings()
-_CHECKABLE = 50  # draws: with fewer the tail of the surface's importance weights cannot be fitted
-
-
-def sample_settings(
-    model: str | os.PathLike[str] | Model = "joint_abundances",
-    likelihood: str = "hilbert",
-    surface: bool = True,
-    chains: int = _NUTS.chains,
-    warmup: int = _NUTS.warmup,
-    draws: int = _NUTS.draws,
-    basis_size: int | None = None,
-    delta: Any = "orbit",
-    error_classes: int = 0,
-) -> dict[str, Any]:
-    """What a posterior depends on, besides stars, elements and seed, ready for JSON; `InputError` where unknown.
-
-    A user's model is known by its file's digest.
-    """
-    if likelihood not in LIKELIHOODS:
-        raise InputError(f"unknown likelihood {likelihood!r}; choose one of {', '.join(LIKELIHOODS)}")
-    check_surface(likelihood, surface)
-    least = {"chains": 1, "warmup": 1, "draws": 4, "basis_size": 1, "error_classes": 0}
-    given = {"chains": chains, "warmup": warmup, "draws": draws, "basis_size": basis_size}
-    given["error_classes"] = error_classes
-    for name, value in given.items():
-        if value is not None and value < least[name]:
-            raise InputError(f"{name}={value} is too small; at least {least[name]} is needed")
-    if surface and chains * draws < _CHECKABLE:
-        raise InputError(
-            f"{chains} x {draws} draws are too few to check the surface; {_CHECKABLE} or more are needed, or"
-            " surface=False (--no-surface)"
-        )
-    name, _ = named_model(model)
-    return {"model": name, "likelihood": likelihood, "surface": surface, "delta": delta_setting(delta)} | given
+__all__ = ["sample", "sample_origins"]
 
 
 def sample(
     stars: Stars,
     elements: Sequence[str] | None = None,
     seed: int = 0,
-    model: str | os.PathLike[str] | Model = "joint_abundances",
-    likelihood: str = "hilbert",
-    surface: bool = True,
-    chains: int = _NUTS.chains,
-    warmup: int = _NUTS.warmup,
-    draws: int = _NUTS.draws,
-    basis_size: int | None = None,
-    delta: Any = "orbit",
-    error_classes: int = 0,
+    settings: SampleSettings | None = None,
+    *,
     mass_model: MassModel | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     client: Any = None,
+    **options: Any,
 ) -> xr.DataTree:
-    """The posterior of a generative `model`, by NUTS.
+    """The posterior of a generative model, by NUTS.
 
-    `elements` (default: all); a star that lacks some serves with those that it has. `model` is the name of one in
-    `otibayes.models`, a function of a `Likelihood`, or the path of a file that defines one (it is run). `likelihood`
-    "hilbert" (a basis of `basis_size` cosine products; None: as many as the field's length scales ask for) or "dense"
-    (at most 2,000 stars, without surface). `surface` expands the likelihood in theta before sampling. `delta` as in
-    `fit_classical`.
-    `error_classes` 0 leaves abundance errors to the scatter; a positive number adds each star's own to it, in as many
-    classes of like errors. A model may bring a `mass_model` of its own, which is used where none is given.
+    `elements` (default: all); a star that lacks some serves with those that it has. `settings`, or the fields of
+    `SampleSettings` by name: `sample(stars, draws=500)`. A model may bring a `mass_model` of its own, which is used
+    where none is given. Where chains have not converged, or the surface is not good enough, the run goes on by itself,
+    two more times at most.
 
-    `checkpoint`, a folder, is where all that is done is kept; with `resume` a run that was killed goes on from there,
-    to the same draws. Remove it once the result is saved. Ctrl-C returns the draws so far, marked incomplete
-    (`complete` 0), and raises `KeyboardInterrupt` where there are none yet. `client`, a `distributed.Client`, does the
-    surface's passes over the stars on a cluster, to the same numbers.
+    `checkpoint`, a folder, keeps all that is done; with `resume` a run that was killed goes on from there, to the same
+    draws. Remove it once the result is saved. Ctrl-C returns the draws so far, marked incomplete (`complete` 0), and
+    raises `KeyboardInterrupt` where there are none yet. `client`, a `distributed.Client`, does the surface's passes
+    over the stars on a cluster, to the same numbers.
 
     Groups: see docs/results.md. Raises `InputError` for input that cannot be used, and for a checkpoint of
     other inputs.
     """
-    chosen = sample_settings(model, likelihood, surface, chains, warmup, draws, basis_size, delta, error_classes)
-    told = sample_origins(stars, elements, seed, model, chosen, mass_model)
-    name = digest(json.dumps(told, sort_keys=True))
-    function = named_model(model)[1]
-    asked = requirements_of(function)
-    mass_model, extra = mass_model or asked.mass_model, asked.extra
-    prepared = prepare_stars(stars, elements, delta, mass_model, extra=extra, every=False)
-    data = prepare(prepared, extra, error_classes, asked.tails)
-    kept = FORGETFUL if checkpoint is None else open_checkpoint(checkpoint, told, resume)
-    store = None if kept.folder is None else kept.folder / "passes"
-    passes = Nodes("stars", "pass", store, name, client, cores(), Moments(*[0] * len(Moments._fields)))
-    found = sample_posterior(
-        data,
-        function,
-        kind=likelihood,
-        surface=surface,
-        basis_size=basis_size,
-        settings=NutsSettings(chains, warmup, draws, seed),
-        checkpoint=kept,
-        map=passes,
-    )
-    groups = posterior_groups(found, draw_all(function, found.data, found.draws, found.statistic, seed))
-    stars, elements = prepared.stars[data.kept], prepared.elements
-    groups["constant_data"] = constant_data(stars, elements, np.asarray(data.delta), extra)
-    tree = as_tree("posterior", groups, stars, elements, seed, chosen, mass_model, name)
-    tree.attrs |= convergence(groups["posterior"], groups["sample_stats"])
-    tree.attrs |= {"inputs": json.dumps(told), "complete": int(found.complete)}
+    chosen, stage = _settings(settings, options), Stages()
+    inputs = sample_origins(stars, elements, seed, chosen, mass_model)
+    name = digest(json.dumps(inputs, sort_keys=True))
+    model = named_model(chosen.model)[1]
+    required = requirements_of(model)
+    required = required._replace(mass_model=mass_model or required.mass_model)
+    with stage("preparation"):
+        prepared = prepare_stars(stars, elements, chosen.delta, required.mass_model, extra=required.extra, every=False)
+        data = likelihood_data(prepared, chosen.error_classes, required)
+    folder = None if checkpoint is None else open_checkpoint(Path(checkpoint), inputs, resume)
+    passes = Store(None if folder is None else folder / "passes", name, client, cores())
+    found = sample_posterior(data, model, chosen, seed, Store(folder), passes, stage)
+    with stage("predictions"):
+        drawn = predictions(found.unconstrained, found.data, found.draws, found.statistic, seed)
+        groups = posterior_groups(found, drawn)
+    used = prepared.stars[data.kept]
+    groups["constant_data"] = constant_data(used, prepared.elements, np.asarray(data.delta), required.extra)
+    groups["timings"] = timings_group(stage.seconds)
+    tree = as_tree("posterior", groups, used, prepared.elements, seed, chosen.record(), required.mass_model, name)
+    tree.attrs |= found.convergence | {"inputs": json.dumps(inputs), "complete": int(found.complete)}
     tree.attrs["converged"] *= tree.attrs["complete"]
     return tree
 
@@ -137,10 +84,18 @@ def sample_origins(
     stars: Stars,
     elements: Sequence[str] | None,
     seed: int,
-    model: str | os.PathLike[str] | Model,
-    settings: Mapping[str, Any],
+    settings: SampleSettings,
     mass_model: MassModel | None = None,
 ) -> dict[str, Any]:
-    """What a posterior follows from (`origins`), its `settings` those of `sample_settings`."""
-    asked = requirements_of(named_model(model)[1])
-    return origins(stars, elements, seed, settings, mass_model or asked.mass_model, asked.extra)
+    """What a posterior follows from: `origins`."""
+    required = requirements_of(named_model(settings.model)[1])
+    return origins(stars, elements, seed, settings.record(), mass_model or required.mass_model, required.extra)
+
+
+def _settings(settings: SampleSettings | None, options: Mapping[str, Any]) -> SampleSettings:
+    if settings is not None and options:
+        raise InputError(f"give settings= or keywords, not both; keywords were {', '.join(options)}")
+    known = [f.name for f in fields(SampleSettings)]
+    if unknown := [name for name in options if name not in known]:
+        raise InputError(f"sample has no setting {unknown[0]!r}; choose from {', '.join(known)}")
+    return settings or replace(SampleSettings(), **options)

@@ -1,9 +1,9 @@
-"""Passes over the stars: actions, inputs and sums at one theta, block by block on the cores, or traced."""
+"""Passes over the stars: the field's inputs and the sums over stars at one theta, block by block, with derivatives."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,60 +12,97 @@ import numpy as np
 from ..base.parallel import BLOCK, cores, in_blocks
 from ..dynamics import MassModel, galactocentric, star_actions
 from ..dynamics.trend import inputs
-from .basis import Basis
-from .cosine_sums import Moments, moments
+from .statistic import Moments, moments
 
-__all__ = ["all_actions", "all_moments", "boxed", "inputs_at", "moments_and_pullback", "moments_at", "vector"]
+if TYPE_CHECKING:
+    from .data import Data
 
-
-def vector(theta: Any) -> jax.Array:
-    """theta (d,) of a named tuple or of anything that can be gone through."""
-    return jnp.stack([jnp.asarray(value, float) for value in theta])
+__all__ = ["all_inputs", "all_moments", "field_inputs", "inputs_at", "moments_and_pullback", "moments_at"]
 
 
-def _star(theta: jax.Array, star: jax.Array, delta: Any, model: MassModel) -> jax.Array:
+def field_inputs(theta: jax.Array, star: jax.Array, delta: Any, model: MassModel) -> jax.Array:
+    """The field's inputs (3,) of one star: of its actions at theta (d,), from its heliocentric vector (6,)."""
     parameters = model.Parameters(*theta)
-    return star_actions(galactocentric(star, parameters), delta, parameters, model)
+    return inputs(star_actions(galactocentric(star, parameters), delta, parameters, model))
 
 
-@partial(jax.jit, static_argnames="model")
-def _block(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
-    return inputs(jax.vmap(lambda star, delta: _star(theta, star, delta, model))(stars, delta))
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _inputs(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
+    """`field_inputs` (n, 3) of n stars, with a reverse-mode derivative by theta alone."""
+    return jax.vmap(lambda star, delta: field_inputs(theta, star, delta, model))(stars, delta)
 
 
-def inputs_at(theta: Any, stars: jax.Array, delta: jax.Array, model: MassModel) -> np.ndarray:
-    """Inputs of the Gaussian process (N, 3) at one theta, by one small program run block by block: not to be traced."""
-    point = vector(theta)
-    return in_blocks(lambda *block: _block(point, *block, model), stars, delta)
+def _inputs_forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[Any, Any]:
+    # Few parameters, many stars: forward mode needs no memory of the solver's steps.
+    def one(star: Any, delta: Any) -> tuple[Any, Any]:
+        def f(theta: Any) -> tuple[Any, Any]:
+            x = field_inputs(theta, star, delta, model)
+            return x, x
+
+        return jax.jacfwd(f, has_aux=True)(theta)
+
+    slopes, x = jax.vmap(one)(stars, delta)
+    return x, slopes
 
 
-_sums = jax.jit(moments, static_argnums=(0, 1))
+def _inputs_backward(_: MassModel, slopes: jax.Array, cotangent: jax.Array) -> tuple:
+    return jnp.einsum("nj,njp->p", cotangent, slopes), None, None
 
 
-def boxed(basis: Basis, degrees: Any = None) -> tuple[tuple, tuple[int, ...]]:
-    """A basis' box and degrees, or those given, as they are passed to compiled functions."""
-    box = (tuple(map(float, basis.low)), tuple(map(float, basis.high)))
-    return box, tuple(map(int, basis.degrees.max(0) if degrees is None else degrees))
+_inputs.defvjp(_inputs_forward, _inputs_backward)
+_jitted_inputs = jax.jit(_inputs, static_argnums=3)
 
 
-def _blocks_of(data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stars (B, n) of each block, their weights (B, n), and the class (B,) that all stars of a block are of.
+class _Where(NamedTuple):
+    """What sums are of, besides stars: the box of the cosines, their degrees, and the mass model."""
+
+    box: tuple[tuple[float, ...], tuple[float, ...]]
+    degrees: tuple[int, ...]
+    model: MassModel
+
+
+def _where(data: "Data", degrees: Any = None) -> _Where:
+    low, high = (tuple(map(float, edge)) for edge in (data.basis.low, data.basis.high))
+    return _Where((low, high), tuple(map(int, data.basis.degrees.max(0) if degrees is None else degrees)), data.model)
+
+
+@partial(jax.jit, static_argnums=0)
+def _block_sums(where: _Where, theta: Any, stars: Any, delta: Any, Z: Any, weight: Any) -> Moments:
+    """The sums over one block of stars. Backwards, its tables of cosines are made again, which is cheaper than to keep
+    those of all blocks."""
+    of = jax.checkpoint(lambda x: moments(where.box, where.degrees, x, Z, weight))
+    return of(_inputs(theta, stars, delta, where.model))
+
+
+@partial(jax.jit, static_argnums=0)
+def _linearised(where: _Where, theta: Any, *block: Any) -> Any:
+    """The same, and its pullback to theta, a pytree."""
+    return jax.vjp(lambda theta: _block_sums(where, theta, *block), theta)
+
+
+@jax.jit
+def _pulled(pullback: Any, cotangent: Moments) -> Any:
+    return pullback(cotangent)[0]
+
+
+def _blocks(data: "Data") -> list[tuple[int, tuple]]:
+    """The class and the columns (stars, delta, Z, weight) of each block, whose stars are all of one class.
 
     One shape for all, so that one compiled program serves: a block is filled with copies that weigh nothing.
     """
+    columns = [np.asarray(column) for column in (data.stars, data.delta, data.columns)]
     size = min(BLOCK, len(data))
-    rows, weights, labels = [], [], []
+    blocks = []
     for label, members in enumerate(data.members):
         for start in range(0, len(members), size):
-            block = members[start : start + size]
-            lack = size - len(block)
-            rows.append(np.pad(block, (0, lack), mode="edge"))
-            weights.append(np.pad(data.weight[block], (0, lack)))
-            labels.append(label)
-    return np.array(rows), np.array(weights), np.array(labels)
+            chosen = members[start : start + size]
+            lack = size - len(chosen)
+            rows = np.pad(chosen, (0, lack), mode="edge")
+            blocks.append((label, (*(column[rows] for column in columns), np.pad(data.weight[chosen], (0, lack)))))
+    return blocks
 
 
-def _of_classes(data: Any, parts: Iterable[tuple[int, Moments]]) -> Moments:
+def _of_classes(data: "Data", parts: Iterable[tuple[int, Moments]]) -> Moments:
     """Sums over the blocks of each class, in their order."""
     totals: dict[int, Moments] = {}
     for label, part in parts:
@@ -75,153 +112,62 @@ def _of_classes(data: Any, parts: Iterable[tuple[int, Moments]]) -> Moments:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(totals[label] for label in sorted(totals)))
 
 
-def moments_at(data: Any, theta: Any, degrees: Any = None) -> Moments:
-    """Sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to `degrees`, by
-    default the basis'.
+def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
+    """One pass: sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to
+    `degrees`, by default the basis'. On one core, in an order that is always the same; not to be traced."""
+    where, theta = _where(data, degrees), jnp.asarray(theta, float)
 
-    Not to be traced: block by block, on one core, in an order that is always the same.
-    """
-    theta, (box, degrees) = jnp.asarray(theta, float), boxed(data.basis, degrees)
-    stars, delta, Z = (np.asarray(column) for column in (data.stars, data.delta, data.columns))
+    def part(block: tuple) -> Moments:
+        return jax.tree.map(np.asarray, _block_sums(where, theta, *block))
 
-    def part(block: tuple) -> tuple[int, Moments]:
-        rows, weight, label = block
-        x = _block(theta, stars[rows], delta[rows], data.model)
-        return int(label), jax.tree.map(np.asarray, _sums(box, degrees, x, Z[rows], weight))
-
-    return _of_classes(data, map(part, zip(*_blocks_of(data), strict=True)))
+    return _of_classes(data, ((label, part(block)) for label, block in _blocks(data)))
 
 
-@partial(jax.jit, static_argnames="model")
-def _block_tangents(theta: Any, stars: Any, delta: Any, model: MassModel) -> Any:
-    return _with_tangents(theta, stars, delta, model)
+def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
+    """`moments_at` on all cores, and the function that takes a cotangent of the sums to one of theta (d,)."""
+    where, theta, blocks = _where(data), jnp.asarray(theta, float), _blocks(data)
 
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _sums_of_actions(box: Any, degrees: Any, J: Any, Z: Any, weight: Any) -> Moments:
-    return moments(box, degrees, inputs(J), Z, weight)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _pull(box: Any, degrees: Any, J: Any, tangents: Any, Z: Any, weight: Any, cotangent: Moments) -> Any:
-    """Derivative (d,) by theta of a block's sums against a cotangent."""
-    (slope,) = jax.vjp(lambda J: moments(box, degrees, inputs(J), Z, weight), J)[1](cotangent)
-    return jnp.einsum("nj,njp->p", slope, tangents)
-
-
-def moments_and_pullback(data: Any, theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
-    """`moments_at`, and the function that takes a cotangent of the sums to one of theta (d,): by hand, on all cores."""
-    theta, (box, degrees) = jnp.asarray(theta, float), boxed(data.basis)
-    stars, delta, Z = (np.asarray(column) for column in (data.stars, data.delta, data.columns))
-
-    def forward(block: tuple) -> tuple[int, Moments, tuple]:
-        rows, weight, label = block
-        J, tangents = _block_tangents(theta, stars[rows], delta[rows], data.model)
-        sums = jax.tree.map(np.asarray, _sums_of_actions(box, degrees, J, Z[rows], weight))
-        return int(label), sums, (J, tangents, Z[rows], weight)
+    def forward(block: tuple[int, tuple]) -> tuple[Moments, Any]:
+        sums, pullback = _linearised(where, theta, *block[1])
+        return jax.tree.map(np.asarray, sums), pullback
 
     with ThreadPoolExecutor(cores()) as pool:
-        every = list(pool.map(forward, zip(*_blocks_of(data), strict=True)))
+        parts = list(pool.map(forward, blocks))
 
     def pullback(cotangent: Moments) -> np.ndarray:
-        def backward(one: tuple[int, Moments, tuple]) -> np.ndarray:
-            label, _, saved = one
-            part = cotangent if data.classes.common else jax.tree.map(lambda leaf: leaf[label], cotangent)
-            return np.asarray(_pull(box, degrees, *saved, part))
+        def backward(label: int, pull: Any) -> np.ndarray:
+            of_class = cotangent if data.classes.common else jax.tree.map(lambda leaf: leaf[label], cotangent)
+            return np.asarray(_pulled(pull, of_class))
 
         with ThreadPoolExecutor(cores()) as pool:
-            return np.sum(list(pool.map(backward, every)), 0)
+            return np.sum(list(pool.map(backward, [label for label, _ in blocks], [pull for _, pull in parts])), 0)
 
-    return _of_classes(data, (one[:2] for one in every)), pullback
-
-
-# ---- the same as traced functions, with derivatives
+    return _of_classes(data, ((label, sums) for (label, _), (sums, _) in zip(blocks, parts, strict=True))), pullback
 
 
-def _with_tangents(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[Any, Any]:
-    """Actions (n, 3) and their derivatives (n, 3, d)."""
+def all_moments(data: "Data", theta: Any) -> Moments:
+    """`moments_at` as a function to be traced and differentiated, of theta (d,)."""
+    where, blocks = _where(data), _blocks(data)
+    labels = np.array([label for label, _ in blocks])
+    columns = tuple(np.stack(column) for column in zip(*(block for _, block in blocks), strict=True))
+    shapes = jax.eval_shape(partial(_block_sums, where), theta, *blocks[0][1])
 
-    # Few parameters, many stars: forward mode needs no memory of the solver's steps
-    def one(star: Any, delta: Any) -> tuple[Any, Any]:
-        def f(theta: Any) -> tuple[Any, Any]:
-            J = _star(theta, star, delta, model)
-            return J, J
+    def step(total: Moments, one: tuple) -> tuple[Moments, None]:
+        label, block = one
+        part = _block_sums(where, theta, *block)
+        return jax.tree.map(lambda sums, new: sums.at[label].add(new), total, part), None
 
-        tangents, J = jax.jacfwd(f, has_aux=True)(theta)
-        return J, tangents
-
-    return jax.vmap(one)(stars, delta)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def all_actions(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
-    """J_R, L_z, J_z [kpc km/s] (N, 3), with a reverse-mode derivative by forward mode; to be traced."""
-    return _actions_forward(theta, stars, delta, model)[0]
-
-
-def _actions_forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[jax.Array, tuple]:
-    number = stars.shape[0]
-    size = min(BLOCK, number)
-    every = jnp.pad(stars, ((0, -number % size), (0, 0)), mode="edge"), jnp.pad(delta, (0, -number % size), mode="edge")
-    blocks = tuple(column.reshape(-1, size, *column.shape[1:]) for column in every)
-    found = jax.lax.map(lambda block: _with_tangents(theta, block[0], block[1], model), blocks)
-    J, tangents = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:number], found)
-    return J, (tangents, stars, delta)
-
-
-def _actions_backward(model: MassModel, saved: tuple, cotangent: jax.Array) -> tuple:
-    tangents, stars, delta = saved
-    return jnp.einsum("nj,njp->p", cotangent, tangents), jnp.zeros_like(stars), jnp.zeros_like(delta)
-
-
-all_actions.defvjp(_actions_forward, _actions_backward)
-
-
-def all_moments(data: Any, theta: Any) -> Moments:
-    """Sums over the stars (of each class, where there are several), with a reverse-mode derivative; to be traced."""
-    rows, weight, label = _blocks_of(data)
-    columns = tuple(jnp.asarray(column)[rows] for column in (data.stars, data.delta, data.columns))
-    total = _blocked_moments(vector(theta), columns, weight, label, boxed(data.basis), data.model, len(data.members))
+    zero = jax.tree.map(lambda shape: jnp.zeros((len(data.members), *shape.shape)), shapes)
+    total = jax.lax.scan(step, zero, (labels, columns))[0]
     return jax.tree.map(lambda leaf: leaf[0], total) if data.classes.common else total
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _blocked_moments(
-    theta: Any, columns: tuple, weight: Any, label: Any, where: Any, model: MassModel, classes: int
-) -> Moments:
-    return _moments_forward(theta, columns, weight, label, where, model, classes)[0]
+def all_inputs(data: "Data", theta: Any) -> jax.Array:
+    """`field_inputs` (N, 3) of all stars as a function to be traced and differentiated, of theta (d,)."""
+    return _inputs(theta, data.stars, data.delta, data.model)
 
 
-def _moments_forward(
-    theta: Any, columns: tuple, weight: Any, label: Any, where: Any, model: MassModel, classes: int
-) -> tuple[Moments, tuple]:
-    def step(total: Any, block: Any) -> tuple[Any, Any]:
-        (stars, delta, Z), weight, label = block
-        J, tangents = _with_tangents(theta, stars, delta, model)
-        part = moments(where[0], where[1], inputs(J), Z, weight)
-        return jax.tree.map(lambda sums, one: sums.at[label].add(one), total, part), (J, tangents)
-
-    Z = columns[2]
-    shapes = jax.eval_shape(lambda: moments(where[0], where[1], jnp.zeros((1, 3)), Z[0, :1], jnp.ones(1)))
-    zero = jax.tree.map(lambda s: jnp.zeros((classes, *s.shape)), shapes)
-    total, saved = jax.lax.scan(step, zero, (columns, weight, label))
-    return total, (*saved, columns, weight, label)
-
-
-def _moments_backward(where: Any, model: MassModel, classes: int, saved: tuple, cotangent: Moments) -> tuple:
-    # A block's tables of cosines are made again, which is cheaper than to keep those of all stars; of the stars the
-    # forward pass keeps 15 numbers each.
-    J, tangents, columns, weight, label = saved
-
-    def step(total: Any, block: Any) -> tuple[Any, None]:
-        J, tangents, Z, weight, label = block
-        part = jax.tree.map(lambda leaf: leaf[label], cotangent)
-        return total + _pull(where[0], where[1], J, tangents, Z, weight, part), None
-
-    blocks = (J, tangents, columns[2], weight, label)
-    theta_bar, _ = jax.lax.scan(step, jnp.zeros(tangents.shape[-1]), blocks)
-    none = np.zeros(np.shape(label), jax.dtypes.float0)
-    return theta_bar, jax.tree.map(jnp.zeros_like, columns), jnp.zeros_like(weight), none
-
-
-_blocked_moments.defvjp(_moments_forward, _moments_backward)
+def inputs_at(theta: Any, stars: Any, delta: Any, model: MassModel) -> np.ndarray:
+    """`field_inputs` (N, 3) of stars (N, 6) at one theta (d,), block by block; not to be traced."""
+    theta = jnp.asarray(theta, float)
+    return in_blocks(lambda *block: _jitted_inputs(theta, *block, model), stars, delta)

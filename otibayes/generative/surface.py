@@ -1,7 +1,5 @@
-"""The likelihood's statistic as a response surface over theta: made, read, and compared with the plain likelihood."""
+"""The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,43 +10,227 @@ from arviz_stats.base import array_stats
 
 from ..base import surface as response
 from ..base.errors import InputError
-from ..base.nodes import Nodes
-from ..base.parallel import Map, threaded
+from ..base.parallel import threaded
+from ..base.store import Store
 from ..dynamics import MassModel
-from .data import Data, from_unbounded, to_unbounded
-from .statistic import Statistic, condensed
+from .basis import Basis
+from .data import Data
+from .density import hilbert_log_likelihood
+from .model import GaussianField
+from .statistic import Moments, Statistic, condensed
 from .sums import moments_and_pullback, moments_at
+from .unconstrained import Unconstrained, differences, to_unbounded
 
 __all__ = [
-    "Exact",
+    "SHIFT_MOST",
+    "StarPotential",
     "SurfaceReport",
-    "expand_statistic",
-    "expand_well",
     "from_surface",
-    "leaned",
+    "given",
+    "light",
+    "packed",
+    "pareto_k",
     "passes",
     "region_about",
     "report",
+    "shift",
+    "surface_error",
 ]
 
-_WITHIN = 0.9999  # of the rim
-_ERROR_MOST = 0.05  # in ln L, rms over draws: no posterior shows it
+_INSIDE = 0.9999  # of the region's size
+_LEAST_WIDTH = 1e-6  # of a region's sigmas, in units of the parameters' ranges
 _KHAT_MOST = 0.7  # beyond, importance weights cannot tell (Vehtari et al. 2024)
-_SHIFT_MOST = 0.1  # of a posterior mean, in sigma
-_CHECKED = 100  # posterior draws at which the surface is compared with the plain likelihood
-_RANK = 8  # ranks of a lean surface are multiples of it, so that surfaces share compiled programs
+SHIFT_MOST = 0.1  # of a posterior mean, in sigma
+_CLEAR = 0.02  # a shift that a few draws settle
+_CHECKED = (32, 100)  # posterior draws at which the surface is compared with the plain likelihood: if clear, or else
+_HELD_OUT = 12  # points
+
+
+def given(field: GaussianField, found: Statistic, basis: Basis, data: Data) -> Any:
+    """ln L of a field by "hilbert"; -inf where a star's inputs leave the box, or a matrix is not positive definite."""
+    value = hilbert_log_likelihood(field, found, basis, data.classes)
+    return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+
+def passes(store: Store, data: Data, thetas: Any) -> list[Moments]:
+    """Sums over the stars at points theta (d,), for the basis and the finer one."""
+    degrees = tuple(int(d) for d in np.maximum(data.basis.degrees.max(0), data.finer.degrees.max(0)))
+    kind = f"{len(data)} {data.basis.low.tolist()} {data.basis.high.tolist()} {degrees}"
+    like = Moments(*[0] * len(Moments._fields))
+    return store.of(kind).map(partial(moments_at, data, degrees=degrees), thetas, like)
+
+
+class StarPotential:
+    """Minus the log posterior of flat vectors (P,), by passes over the stars: a few small programs for all points."""
+
+    def __init__(self, unconstrained: Unconstrained, data: Data, store: Store = Store()) -> None:  # noqa: B008
+        self.unconstrained, self.data, self.store = unconstrained, data, store
+        elements = len(data.elements)
+
+        def potential(basis: Basis, flat: Any, found: Statistic) -> Any:
+            return unconstrained.potential(lambda _, field: given(field, found, basis, data))(flat)
+
+        def of_sums(flat: Any, sums: Moments) -> Any:
+            return potential(data.basis, flat, condensed(data.basis, sums, elements))
+
+        both = (data.basis, data.finer)
+        self._statistics = [jax.jit(partial(condensed, basis, elements=elements)) for basis in both]
+        self._potentials = [jax.jit(partial(potential, basis)) for basis in both]
+        self._slope_of_sums = jax.jit(jax.value_and_grad(of_sums, (0, 1)))
+        self._slope = jax.jit(jax.grad(partial(potential, data.basis)))
+        self._pull = jax.jit(lambda flat, bar: jax.vjp(unconstrained.theta, flat)[1](bar)[0])
+        self.surface_potential = jax.jit(self.on_surface)
+        self._theta = jax.jit(jnp.vectorize(unconstrained.theta, signature="(p)->(d)"))
+
+    def theta(self, flat: np.ndarray) -> np.ndarray:
+        """Parameters (..., d) in flat vectors (..., P)."""
+        return np.asarray(self._theta(flat))
+
+    def statistic(self, theta: np.ndarray) -> Statistic:
+        """Of the stars, at theta (d,), on the basis."""
+        return jax.tree.map(np.asarray, self._statistics[0](moments_at(self.data, theta)))
+
+    def potential(self, flat: np.ndarray, found: Statistic) -> float:
+        """At a flat vector, from a given statistic."""
+        return float(self._potentials[0](flat, found))
+
+    def potentials(self, draws: np.ndarray) -> np.ndarray:
+        """At flat vectors (S, P), on the basis and on the finer one: (2, S)."""
+        sums = passes(self.store, self.data, list(self.theta(draws)))
+
+        def both(one: tuple[np.ndarray, Moments]) -> list[float]:
+            flat, found = one
+            pairs = zip(self._potentials, self._statistics, strict=True)
+            return [float(potential(flat, condense(found))) for potential, condense in pairs]
+
+        return np.array(threaded("check", "draw")(both, zip(draws, sums, strict=True))).T
+
+    def slope(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """Value and gradient (P,), on all cores."""
+        sums, pullback = moments_and_pullback(self.data, self.theta(flat))
+        value, (direct, bar) = self._slope_of_sums(flat, sums)
+        return float(value), np.asarray(direct + self._pull(flat, pullback(bar)))
+
+    def hessian(self, flat: np.ndarray) -> np.ndarray:
+        """(P, P), by differences of the gradient. Hyperparameters move at fixed sums over the stars, so that the passes
+        are two for each parameter of the mass model."""
+        theta = self.unconstrained.places
+        hyper = np.setdiff1d(np.arange(flat.size), theta)
+        found = self.statistic(self.theta(flat))
+        hessian = np.zeros((flat.size, flat.size))
+        hessian[hyper] = differences(lambda point: self._slope(point, found), flat, hyper)
+        hessian[theta] = differences(lambda point: self.slope(point)[1], flat, theta)
+        hessian[:, theta] = hessian[theta].T
+        return hessian
+
+    def with_theta(self, flat: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        """The flat vector with its theta replaced."""
+        flat = flat.copy()
+        flat[self.unconstrained.places] = to_unbounded(self.data.model.Parameters(*theta), self.data.model)
+        return flat
+
+    def evaluations(self) -> response.Evaluations:
+        """What is known of the statistic, at first nothing: each value packed, with the lower triangle of the factor.
+
+        Raises `InputError` where it is asked for a point at which the statistic is not finite.
+        """
+        return response.Evaluations(self._packed)
+
+    def _packed(self, thetas: list[np.ndarray]) -> list[Statistic]:
+        found = [self._statistics[0](sums) for sums in passes(self.store, self.data, thetas)]
+        return packed(found, thetas)
+
+    def on_surface(self, flat: Any, surface: response.Surface) -> Any:
+        """The potential with the statistic of a lean surface, to be traced."""
+
+        def log_likelihood(theta: Any, field: GaussianField) -> Any:
+            found, beyond = from_surface(surface, theta)
+            return given(field, found, self.data.basis, self.data) + beyond
+
+        return self.unconstrained.potential(log_likelihood)(flat)
+
+
+def packed(found: list[Statistic], thetas: list[np.ndarray]) -> list[Statistic]:
+    """With the lower triangle of the factor only: a surface is read as fast as memory gives it."""
+    finite = [all(np.isfinite(leaf).all() for leaf in one) for one in found]
+    bad = [theta for theta, fine in zip(thetas, finite, strict=True) if not fine]
+    if bad:
+        raise InputError(
+            f"the likelihood is not finite at {len(bad)} of {len(thetas)} points of the response surface, such as"
+            f" theta = {np.round(bad[0], 4).tolist()}: a star's actions are undefined there, or the Gram matrix is"
+            " singular to rounding; leave such stars out, or do without the surface (--no-surface)"
+        )
+    lower = np.tril_indices(found[0].factor.shape[-1])
+    return [one._replace(factor=np.asarray(one.factor)[..., lower[0], lower[1]]) for one in found]
+
+
+def _unpacked(found: Any) -> Statistic:
+    size = found.projection.shape[-2]
+    place = np.full((size, size), found.factor.shape[-1])
+    place[np.tril_indices(size)] = np.arange(found.factor.shape[-1])
+    zero = jnp.zeros((*found.factor.shape[:-1], 1))
+    return found._replace(factor=jnp.concatenate([found.factor, zero], -1)[..., place])
+
+
+def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]:
+    """The statistic of a lean surface at theta, and what to add to ln L.
+
+    Outside the region, where no draw should be, the statistic is that of the nearest point of its ball, and ln L falls
+    as it does for the Gaussian whose sigmas are the region's unit: chains come back, and the report says how far they
+    were.
+    """
+    theta, region = jnp.stack([jnp.asarray(value, float) for value in theta]), surface.region
+    offset = theta - region.centre
+    square = jnp.maximum(jnp.sum((region.whitening @ offset / region.size) ** 2), _INSIDE**2)
+    found = response.evaluate(surface, region.centre + _INSIDE / jnp.sqrt(square) * offset)
+    return _unpacked(found), -0.5 * region.size**2 * (square - _INSIDE**2)
+
+
+def region_about(mean: np.ndarray, covariance: np.ndarray, sigmas: float, model: MassModel) -> response.Region:
+    """A ball of so many sigmas about theta (d,), cut by the bounds of the prior and by what the model allows."""
+    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
+    room = np.diag((_LEAST_WIDTH * (high - low)) ** 2)  # chains that stood still have no covariance
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance + room))
+    return response.Region(mean, whitening, sigmas, low, high, lambda theta: model.allowed(model.Parameters(*theta)))
+
+
+# ---- how far a surface can be trusted
+
+
+def pareto_k(log_weights: np.ndarray) -> float:
+    """Pareto k of importance weights (S,) (Vehtari et al. 2024); NaN where it cannot be computed."""
+    if not np.isfinite(log_weights).all() or len(log_weights) < 25:
+        return np.nan
+    try:
+        return float(array_stats.psislw(log_weights)[1])
+    except ValueError:  # the largest weights are all the same: chains that stood still
+        return np.nan
+
+
+def shift(theta: np.ndarray, change: np.ndarray) -> float:
+    """How far the mean of a parameter moves at most, in its sigma and to first order, where ln L at draws theta (S, d)
+    changes by `change` (S,); NaN where draws do not vary or a change is not finite."""
+    with np.errstate(all="ignore"):
+        moved = np.mean((theta - theta.mean(0)) * (change - change.mean())[:, None], 0) / theta.std(0)
+    return float(np.abs(moved).max())
+
+
+def light(change: np.ndarray) -> bool:
+    """Whether draws can stand for those of a density whose logarithm differs by `change` (S,)."""
+    # Pareto k tells nothing of weights that are all within a factor of e
+    return bool(np.abs(change - change.mean()).max() < 1 or pareto_k(change) < _KHAT_MOST)
 
 
 class SurfaceReport(NamedTuple):
     """How far the response surface can be trusted, in ln L (differences from the plain likelihood).
 
     `degree` of the polynomials; `size` of the region and `farthest` draw's distance from its centre, in posterior
-    sigmas; `attempts` at placing it; `held_out` and `radius` (H,): error at points that were not fitted and their
+    sigmas; `attempts` at sampling; `held_out` and `radius` (H,): error at points that were not fitted and their
     distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
     importance weights that would correct the draws. How far the mean of a mass model's parameter would move at most,
     in its sigma and to first order: `shift`, without the surface's error; `basis_shift`, with a basis of twice as many
     cosines as `basis_size` that drops a hundredth as much in its reduction to `combinations` (`basis_noise` is the
-    error of that).
+    error of that). NaN where a number cannot be computed, which is a reason not to trust the surface.
     """
 
     degree: int
@@ -68,241 +250,56 @@ class SurfaceReport(NamedTuple):
     @property
     def trusted(self) -> bool:
         """Whether all draws are in the region and the surface's error moves nothing that matters."""
-        # a tail index says nothing of weights that are all within a factor of e
-        light = self.khat < _KHAT_MOST or np.abs(self.posterior).max() < 1
-        return bool(self.farthest < self.size and light and self.shift < _SHIFT_MOST)
+        return bool(self.farthest < self.size and light(-self.posterior) and self.shift < SHIFT_MOST)
 
     @property
     def resolved(self) -> bool:
         """Whether a finer basis would not move a mean either."""
-        return self.basis_shift < _SHIFT_MOST
-
-
-def passes(map: Map | None, data: Data, degrees: tuple[int, ...]) -> Map:
-    """`map` for `moments_at` of these stars on this box up to these degrees: nodes kept on disk must not be others'."""
-    if isinstance(map, Nodes):
-        return map.of(f"{len(data)} {data.basis.low.tolist()} {data.basis.high.tolist()} {degrees}")
-    return map or threaded("stars", "pass")
-
-
-class Exact:
-    """The plain statistic and potential at single points: a few small programs, whatever the number of points.
-
-    `potential(flat, found)` is minus the log posterior with the given statistic, and `finer` that on the finer basis;
-    `places` those of the mass model's parameters in the flat vector. `map` does passes over the stars.
-    """
-
-    def __init__(
-        self,
-        data: Data,
-        potential: Callable[[Any, Statistic], Any],
-        finer: Callable[[Any, Statistic], Any],
-        places: np.ndarray,
-        map: Map | None = None,
-    ) -> None:
-        self.data, self.places = data, places
-        degrees = tuple(int(d) for d in np.maximum(data.basis.degrees.max(0), data.finer.degrees.max(0)))
-        self.map = passes(map, data, degrees)
-        self._pass = partial(moments_at, data, degrees=degrees)
-        elements = len(data.elements)
-        self._statistics = [jax.jit(lambda m, b=b: condensed(b, m, elements)) for b in (data.basis, data.finer)]
-        self._potentials = [jax.jit(potential), jax.jit(finer)]
-        one = lambda flat: jnp.stack([*from_unbounded(flat[places], data.model)])  # noqa: E731
-        self._theta = jax.jit(jnp.vectorize(one, signature="(p)->(d)"))
-        self._pull = jax.jit(lambda flat, bar: jax.vjp(one, flat)[1](bar)[0])
-        self._slope = jax.jit(
-            jax.value_and_grad(lambda flat, sums: potential(flat, condensed(data.basis, sums, elements)), (0, 1))
-        )
-
-    def theta(self, flat: np.ndarray) -> np.ndarray:
-        """Parameters (..., d) in flat vectors (..., P)."""
-        return np.asarray(self._theta(flat))
-
-    def statistics(self, thetas: Any) -> list[Statistic]:
-        """Of the stars, at points theta (d,)."""
-        return [jax.tree.map(np.asarray, self._statistics[0](sums)) for sums in self.map(self._pass, thetas)]
-
-    def potential(self, flat: np.ndarray, found: Statistic) -> float:
-        """At a flat vector, from a given statistic."""
-        return float(self._potentials[0](flat, found))
-
-    def slope(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
-        """The potential and its gradient from the stars, at a flat vector, on all cores."""
-        sums, pullback = moments_and_pullback(self.data, self.theta(flat))
-        value, (straight, bar) = self._slope(flat, sums)
-        return float(value), np.asarray(straight + self._pull(flat, pullback(bar)))
-
-    def potentials(self, draws: np.ndarray, both: bool = True) -> np.ndarray:
-        """From the stars at flat vectors (S, P): with the basis, and with `both` with the finer one too, (2, S)."""
-        sums = self.map(self._pass, list(self.theta(draws)))
-        ways = list(zip(self._potentials, self._statistics, strict=True))[: 1 + both]
-
-        def each(one: tuple[np.ndarray, Any]) -> list[float]:
-            flat, found = one
-            return [float(potential(flat, condense(found))) for potential, condense in ways]
-
-        return np.array(threaded("check", "draw")(each, zip(draws, sums, strict=True))).T
-
-    def with_theta(self, flat: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        """The flat vector with its theta replaced."""
-        flat = flat.copy()
-        flat[self.places] = to_unbounded(self.data.model.Parameters(*theta), self.data.model)
-        return flat
-
-
-def region_about(centre: np.ndarray, covariance: np.ndarray, size: float, model: MassModel) -> response.Region:
-    """A ball of `size` posterior sigmas about theta (d,), cut by the bounds of the prior."""
-    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
-    return response.Region(
-        centre=centre,
-        whitening=np.linalg.inv(np.linalg.cholesky(covariance)),
-        size=size,
-        low=low,
-        high=high,
-        allowed=lambda theta: model.allowed(model.Parameters(*theta)),
-    )
-
-
-def expand_statistic(
-    exact: Exact,
-    region: response.Region,
-    degree: int,
-    seed: int,
-    reuse: response.Surface | None = None,
-) -> response.Surface:
-    """The surface of the statistic over a region; `reuse` is another one of the same basis.
-
-    Raises `InputError` where the statistic is not finite.
-    """
-
-    def statistics(_: Any, points: Iterable[np.ndarray]) -> list[Statistic]:
-        thetas = list(points)
-        found = exact.statistics(thetas)
-        finite = [all(np.isfinite(leaf).all() for leaf in one) for one in found]
-        bad = [theta for theta, fine in zip(thetas, finite, strict=True) if not fine]
-        if bad:
-            raise InputError(
-                f"the likelihood is not finite at {len(bad)} of {len(thetas)} points of the response surface, such as"
-                f" theta = {np.round(bad[0], 4).tolist()}: a star's actions are undefined there, or the Gram matrix is"
-                " singular to rounding; leave such stars out, or do without the surface (--no-surface)"
-            )
-        return [_packed(one) for one in found]
-
-    return response.expand(lambda theta: None, region, degree=degree, seed=seed, map=statistics, reuse=reuse)
-
-
-def expand_well(
-    exact: Exact,
-    region: response.Region,
-    draws: np.ndarray,
-    degrees: tuple[int, ...],
-    seed: int,
-    reuse: response.Surface | None = None,
-) -> tuple[response.Surface, np.ndarray]:
-    """The surface of the least of `degrees` that is good enough at `draws`, and its error in ln L at held-out points.
-
-    `draws` (S, P), flat vectors from an earlier run, say what hyperparameters the statistic will be used with, and
-    where: its errors matter more to a short length scale. The spread of the error over them decides.
-    """
-    (true,) = exact.potentials(draws, both=False)
-    read = jax.jit(from_surface)
-    surface: Any = reuse
-    for degree in degrees:
-        surface = expand_statistic(exact, region, degree, seed, surface)
-        lean = leaned(surface)
-
-        def approximate(flat: np.ndarray, lean: Any = lean) -> float:
-            found, extra = read(lean, exact.theta(flat))
-            return exact.potential(flat, found) - float(extra)
-
-        error = np.array([approximate(flat) for flat in draws]) - true
-        if np.isfinite(error).all() and error.std() < _ERROR_MOST:  # too low a degree may have no density at all
-            break
-    points = [exact.with_theta(draws.mean(0), theta) for theta in surface.held_out.theta]
-    read_there = jax.vmap(partial(response.evaluate, surface))(surface.held_out.theta)
-    held = jax.tree.map(lambda value, wrong: value - wrong, read_there, surface.held_out.error)
-    there = [_unpacked(jax.tree.map(lambda leaf, i=i: leaf[i], held)) for i in range(len(points))]
-    plain = [exact.potential(flat, found) for flat, found in zip(points, there, strict=True)]
-    return surface, np.array(plain) - np.array([approximate(flat) for flat in points])
+        return self.basis_shift < SHIFT_MOST
 
 
 def report(
-    exact: Exact,
-    on_surface: Callable[[Any], Any],
+    plain: StarPotential,
+    region: response.Region,
     surface: response.Surface,
-    held_out: np.ndarray,
-    attempts: int,
     draws: np.ndarray,
+    lp: np.ndarray,
+    attempts: int,
     seed: int,
 ) -> SurfaceReport:
-    """Potential `on_surface(flat)` against the plain one, and that against a finer basis, at some draws (S, P)."""
-    rng = np.random.default_rng([seed, 0x636865636B])
-    checked = rng.choice(draws, min(_CHECKED, len(draws)), replace=False)
-    plain, refined = exact.potentials(checked)
-    error = plain - np.array([float(on_surface(flat)) for flat in checked])
-    error, change = error - error.mean(), plain - refined - np.mean(plain - refined)
-    theta = exact.theta(checked)
-
-    def shift(change: np.ndarray) -> float:
-        return float(np.abs(np.mean((theta - theta.mean(0)) * change[:, None], 0) / theta.std(0)).max())
-
-    size = float(surface.region.size)
-    farthest = float(jax.vmap(partial(response.radius, surface.region))(exact.theta(draws)).max())
+    """The potential -lp (S,) that gave the draws (S, P), from a surface, against the plain one at up to 100 of them,
+    and that against a finer basis."""
+    chosen = np.random.default_rng([seed, 0x636865636B]).permutation(len(draws))[: _CHECKED[-1]]
+    theta, used, exact = plain.theta(draws[chosen]), -lp[chosen], np.empty((2, 0))
+    for number in _CHECKED:
+        first = slice(exact.shape[1], min(number, len(chosen)))
+        exact = np.concatenate([exact, plain.potentials(draws[chosen[first]])], 1)
+        checked = slice(exact.shape[1])
+        error, change = exact[0] - used[checked], exact[0] - exact[1]
+        shifts = shift(theta[checked], error), shift(theta[checked], change)
+        if max(shifts) < _CLEAR and np.abs(error - error.mean()).max() < 1:
+            break
+    distance = response.distance(region, plain.theta(draws))
+    size = float(region.size)
+    points = response.draw(region, _HELD_OUT, seed + 1, even_radius=True)
+    there = np.stack([plain.with_theta(draws.mean(0), theta) for theta in points])
     return SurfaceReport(
         degree=surface.degree,
         size=size,
-        farthest=farthest * size,
+        farthest=float(distance.max()) * size,
         attempts=attempts,
-        radius=surface.held_out.radius * size,
-        held_out=held_out,
-        posterior=error,
-        khat=float(array_stats.psislw(-error)[1]),
-        shift=shift(error),
-        basis_size=len(exact.data.basis.degrees),
-        combinations=exact.data.basis.vectors.shape[1],
-        basis_shift=shift(change),
-        basis_noise=float(change.std() / np.sqrt(len(checked))),
+        radius=response.distance(region, points) * size,
+        held_out=-surface_error(plain, surface, there, plain.potentials(there)[0]),
+        posterior=error - error.mean(),
+        khat=pareto_k(-error),
+        shift=shifts[0],
+        basis_size=len(plain.data.basis.degrees),
+        combinations=plain.data.basis.size,
+        basis_shift=shifts[1],
+        basis_noise=float(change.std() / np.sqrt(len(change))),
     )
 
 
-def leaned(surface: response.Surface) -> response.Surface:
-    """A lean surface of a rank that others have too, and without a function that would tell it from them."""
-    lean = replace(surface, region=replace(surface.region, allowed=None)).lean()
-    lack = -lean.combine.shape[1] % _RANK
-
-    def padded(coefficients: Any) -> Any:
-        return jnp.pad(coefficients, ((0, lack), *[(0, 0)] * (coefficients.ndim - 1)))
-
-    combine = jnp.pad(lean.combine, ((0, 0), (0, lack)))
-    return replace(lean, coefficients=jax.tree.map(padded, lean.coefficients), combine=combine, nodes=0)
-
-
-def _packed(found: Statistic) -> Statistic:
-    """With the lower triangle of the factor only: a surface is read as fast as memory gives it."""
-    factor = np.asarray(found.factor)
-    lower = np.tril_indices(factor.shape[-1])
-    return found._replace(factor=factor[..., lower[0], lower[1]])
-
-
-def _unpacked(found: Any) -> Statistic:
-    size = found.projection.shape[-2]
-    place = np.full((size, size), found.factor.shape[-1])
-    place[np.tril_indices(size)] = np.arange(found.factor.shape[-1])
-    zero = jnp.zeros((*found.factor.shape[:-1], 1))
-    return found._replace(factor=jnp.concatenate([found.factor, zero], -1)[..., place])
-
-
-def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]:
-    """The statistic of the surface at theta, and what to add to ln L.
-
-    Beyond the rim, where no draw should be, the statistic is that of the rim's nearest point and ln L falls as it does
-    for the Gaussian whose sigmas are the region's unit: chains come back, and the report says how far they were.
-    """
-    theta, region = jnp.stack([jnp.asarray(value, float) for value in theta]), surface.region
-    r = response.radius(region, theta)
-    inside = jnp.minimum(1.0, _WITHIN / jnp.maximum(r, 1e-9))
-    extra = -0.5 * region.size**2 * (jnp.maximum(r, _WITHIN) ** 2 - _WITHIN**2)
-    # the prior keeps to its bounds itself
-    ball = replace(region, low=jnp.full_like(theta, -jnp.inf), high=jnp.full_like(theta, jnp.inf), allowed=None)
-    found = response.evaluate(replace(surface, region=ball), region.centre + inside * (theta - region.centre))
-    return _unpacked(found), extra
+def surface_error(plain: StarPotential, surface: response.Surface, draws: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Of the potential on a lean surface at draws (S, P), where the plain one is `exact` (S,)."""
+    return np.array([float(plain.surface_potential(flat, surface)) for flat in draws]) - exact

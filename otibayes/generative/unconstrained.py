@@ -1,185 +1,189 @@
-"""A model's density over its unbounded parameters as one flat vector, and where it is largest."""
+"""A model's parameters without bounds, as one flat vector; its density there, and the Gaussian about its maximum."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
-from numpyro import handlers
+from numpyro import factor, handlers
 from numpyro.infer import init_to_feasible
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
-from tqdm.auto import tqdm
 
-from ..base.errors import InputError
-from ..base.parallel import Map
+from ..base.parameters import Parameter
+from ..base.progress import progress
 from ..dynamics import MassModel
-from .basis import Basis
-from .checkpoint import FORGETFUL, Checkpoint
-from .data import Calls, Data, from_unbounded
-from .density import variance_ratio
-from .likelihood import Likelihood, Recorder
-from .sums import moments_at
-from .surface import Exact, passes
+from .data import Data
+from .model import GaussianField, Model, check_model
 
-__all__ = ["BASIS_THETAS", "Model", "Space", "peak", "space_of"]
+__all__ = ["Gaussian", "Traced", "Unconstrained", "differences", "from_unbounded", "laplace", "to_unbounded"]
 
-BASIS_THETAS = 8  # at which stars show which combinations of a basis matter
 _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
-_MODE_GRADIENT = 1e-2
+_GRADIENT = 1e-2  # at the maximum, in units of the Gaussian that starts the search
+_LEAST_CURVATURE = 0.25  # a direction that the data tell nothing of is as wide as its prior, about 2
 
-Model = Callable[[Likelihood], None]
+LogLikelihood = Callable[[Any, GaussianField], Any]  # of theta and the field that the model assumes
+
+
+def to_unbounded(theta: Any, model: MassModel) -> jax.Array:
+    """The logit of each parameter's place between its bounds (P,): where any prior has no edge."""
+
+    def logit(p: Parameter) -> Any:
+        low, high = model.range(p, theta)
+        value = getattr(theta, p.name)
+        return jnp.log(value - low) - jnp.log(high - value)
+
+    return jnp.stack([logit(p) for p in model.parameters])
+
+
+def from_unbounded(u: Any, model: MassModel) -> Any:
+    """The inverse of `to_unbounded`."""
+    theta = model.Parameters()
+    for limited in (False, True):  # limits depend on the others
+        for i, p in enumerate(model.parameters):
+            if (p.name in model.limits) == limited:
+                low, high = model.range(p, theta)
+                theta = theta._replace(**{p.name: low + (high - low) * jax.nn.sigmoid(u[i])})
+    return theta
+
+
+class Gaussian(NamedTuple):
+    """An approximation to the posterior of flat vectors: `mean` (P,), `covariance` (P, P)."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    def draws(self, rng: np.random.Generator, number: int, wider: float = 1.0) -> np.ndarray:
+        """(number, P), of `wider` times the standard deviations."""
+        return rng.multivariate_normal(self.mean, wider**2 * self.covariance, number)
 
 
 @dataclass(frozen=True)
-class Space:
-    """The unbounded parameters of a model as one flat vector (P,), sites in the order of their names.
+class Unconstrained:
+    """The unbounded parameters of a `model` of the stars in `data`: a flat vector (P,), sites in order of their names.
 
-    `start` (P,): the fiducial mass model, and hyperparameters in the middle of their ranges; `constrain` gives every
-    site's value; `theta` (d,), where the mass model's parameters are, in the order of their table.
+    `start` (P,): the fiducial mass model, and hyperparameters in the middle of their ranges; `places` (d,) of the mass
+    model's parameters, in the order of their table.
     """
 
     model: Model
+    data: Data
     start: np.ndarray
     unravel: Callable[[Any], Any]
-    constrain: Callable[[Any], Any]
-    theta: np.ndarray
+    places: np.ndarray
 
-    def parameters(self, flat: Any, mass_model: MassModel) -> Any:
-        """theta (..., d) in flat vectors (..., P)."""
-        return jnp.stack([*from_unbounded(jnp.moveaxis(flat[..., self.theta], -1, 0), mass_model)], -1)
+    def joint(self, log_likelihood: LogLikelihood) -> None:
+        """The numpyro model: prior and likelihood."""
+        theta, field = self.model(self.data)
+        factor("abundances", log_likelihood(theta, field))
 
-    def potential(self, likelihood: Likelihood) -> Callable[[Any], Any]:
+    def potential(self, log_likelihood: LogLikelihood) -> Callable[[Any], Any]:
         """-ln(prior x likelihood) of a flat vector, with the Jacobian of the transformation."""
-        return lambda flat: potential_energy(self.model, (likelihood,), {}, self.unravel(flat))
+        return lambda flat: potential_energy(self.joint, (log_likelihood,), {}, self.unravel(flat))
 
-    def exact(self, data: Data, map: Map | None = None) -> Exact:
-        """The density of the stars, on the basis of `data` and on its finer one."""
+    def constrain(self, flat: Any) -> dict[str, Any]:
+        """Every site's value, deterministic ones included."""
+        seeded = handlers.seed(self.joint, 0)
+        return constrain_fn(seeded, (no_likelihood,), {}, self.unravel(flat), return_deterministic=True)
 
-        def given(data: Data) -> Callable[[Any, Any], Any]:
-            def potential(flat: Any, found: Any) -> Any:
-                return self.potential(Likelihood(data, source=lambda theta: (found, 0.0)))(flat)
+    def field(self, sites: Mapping[str, Any]) -> GaussianField:
+        """What the model assumes of the field, at one value of every site."""
+        return handlers.substitute(handlers.seed(self.model, 0), data=dict(sites))(self.data)[1]
 
-            return potential
+    def theta(self, flat: Any) -> jax.Array:
+        """Parameters (d,) of the mass model in a flat vector (P,)."""
+        return jnp.stack([*from_unbounded(flat[self.places], self.data.model)])
 
-        return Exact(data, given(data), given(replace(data, basis=data.finer)), self.theta, map)
+    def fields(self, draws: np.ndarray) -> GaussianField:
+        """The fields (S) at flat vectors (S, P)."""
+        return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda flat: self.field(self.constrain(flat))))(draws))
 
-    def prior(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
-        """Where hyperparameters are likeliest before any star is seen, the fiducial theta, and the prior's covariance
-        (P, P)."""
-        slope = jax.jit(jax.value_and_grad(self.potential(Likelihood(data, "none"))))
-        mode, covariance = peak(slope, self.start)
-        mode[self.theta] = self.start[self.theta]
-        return mode, covariance
+    def prior(self) -> Gaussian:
+        """The Gaussian about the prior's maximum in the hyperparameters, and the fiducial theta."""
+        mean, covariance = laplace(Traced(self.potential(no_likelihood)), Gaussian(self.start, np.eye(self.start.size)))
+        mean[self.places] = self.start[self.places]
+        return Gaussian(mean, covariance)
 
-    def resolving(
-        self,
-        data: Data,
-        draws: np.ndarray,
-        thetas: np.ndarray | None = None,
-        size: int | None = None,
-        map: Map | None = None,
-        checkpoint: Checkpoint = FORGETFUL,
-        name: str = "",
-    ) -> Data:
-        """With bases of `size` cosines (None: as many as it takes) for what the model calls its likelihood with at
-        `draws` (S, P), by passes at `thetas` (T, d), by default of the first draws.
+    @classmethod
+    def of(cls, model: Model, data: Data) -> "Unconstrained":
+        """Raises `InputError` as `check_model`."""
+        check_model(model, data)
+        fiducial = {p.name: p.fiducial for p in data.model.parameters}
+        seeded = handlers.seed(model, 0)
 
-        Kept in a checkpoint under a name: another number of cores could turn a basis' vectors about.
-        """
-        calls = self.calls(data, draws)
-        thetas = self.parameters(draws[:BASIS_THETAS], data.model) if thetas is None else thetas
-        data = data.on_box(calls, size)
-
-        def bases() -> tuple[Basis, Basis]:
-            degrees = tuple(int(d) for d in data.finer.degrees.max(0))
-            found = passes(map, data, degrees)(partial(moments_at, data, degrees=degrees), list(thetas))
-            resolved = data.resolving(calls, found)
-            return resolved.basis, resolved.finer
-
-        like = Basis._make([np.empty(0)] * len(Basis._fields))
-        basis, finer = checkpoint.keep(f"basis-{name}", bases, (like, like))
-        return replace(data, basis=basis, finer=finer)
-
-    def calls(self, data: Data, draws: np.ndarray) -> Calls:
-        """What the model calls its likelihood with, at flat vectors (S, P)."""
-        kernels: list[str] = []
-
-        def called(flat: Any) -> Any:
-            recorder = Recorder(data, "none")
-            self.potential(recorder)(flat)
-            if not recorder.called:
-                raise InputError("the model never calls its likelihood, so that the abundances tell it nothing")
-            kernels[:] = [kernel for kernel, _ in recorder.called]
-            every = [(c.lengths, variance_ratio(c.amplitude, c.scatter_cholesky)) for _, c in recorder.called]
-            return jax.tree.map(lambda *values: jnp.stack(values), *every)
-
-        one = jax.jit(called)
-        several = [one(flat) for flat in draws]
-        lengths, variance = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
-        return Calls(tuple(kernels), lengths, variance)
-
-
-def space_of(model: Model, data: Data) -> Space:
-    """Of a model, for stars like these."""
-    prior, table = Likelihood(data, "none"), data.model.parameters
-    fiducial = {p.name: p.fiducial for p in table}
-
-    @jax.jit
-    def start() -> dict[str, Any]:
         def value(site: Any) -> Any:
             return jnp.asarray(fiducial[site["name"]]) if site["name"] in fiducial else init_to_feasible(site)
 
-        seeded = handlers.seed(model, 0)
-        sites = handlers.trace(handlers.substitute(seeded, substitute_fn=value)).get_trace(prior).values()
-        values = {s["name"]: s["value"] for s in sites if s["type"] == "sample" and not s["is_observed"]}
-        return unconstrain_fn(seeded, (prior,), {}, values)
-
-    flat, unravel = ravel_pytree(start())
-    places = {name: np.asarray(place) for name, place in unravel(jnp.arange(flat.size, dtype=float)).items()}
-
-    def constrain(flat: Any) -> Any:
-        return constrain_fn(handlers.seed(model, 0), (prior,), {}, unravel(flat), return_deterministic=True)
-
-    return Space(model, np.asarray(flat), unravel, jax.jit(constrain), np.array([int(places[p.name]) for p in table]))
+        with handlers.trace() as sites, handlers.substitute(substitute_fn=value):
+            seeded(data)
+        values = {n: s["value"] for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
+        flat, unravel = ravel_pytree(unconstrain_fn(seeded, (data,), {}, values))
+        places = {name: np.asarray(place) for name, place in unravel(jnp.arange(flat.size, dtype=float)).items()}
+        return cls(model, data, np.asarray(flat), unravel, np.array([int(places[name]) for name in fiducial]))
 
 
-def peak(
-    slope: Callable[[Any], Any], start: np.ndarray, covariance: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The maximum of the density in unbounded coordinates (P,), and the covariance (P, P) of the curvature there.
+def no_likelihood(theta: Any, field: GaussianField) -> float:
+    """The likelihood of the prior alone."""
+    return 0.0
 
-    `slope(flat)` is the potential and its gradient; `covariance`, if there is a guess, whitens the way.
-    """
-    mode = _maximum(slope, start, np.eye(start.size) if covariance is None else np.linalg.cholesky(covariance))
-    steps = _STEP * np.eye(mode.size)
-    points = [mode + sign * step for step in steps for sign in (1, -1)]
-    slopes = np.array(
-        [np.asarray(slope(point)[1]) for point in tqdm(points, "curvature", unit="gradient", disable=None)]
-    )
-    hessian = (slopes[::2] - slopes[1::2]) / (2 * _STEP)
+
+# ---- the maximum
+
+
+class Density(Protocol):
+    """Minus the logarithm of a density of flat vectors, with its gradient and its Hessian."""
+
+    def slope(self, flat: np.ndarray) -> tuple[Any, Any]: ...
+
+    def hessian(self, flat: np.ndarray) -> np.ndarray: ...
+
+
+class Traced:
+    """A `Density` that JAX differentiates as a whole."""
+
+    def __init__(self, potential: Callable[[Any], Any]) -> None:
+        self.slope = jax.jit(jax.value_and_grad(potential))
+
+    def hessian(self, flat: np.ndarray) -> np.ndarray:
+        return differences(lambda point: self.slope(point)[1], flat, range(flat.size))
+
+
+def differences(gradient: Callable[[np.ndarray], Any], flat: np.ndarray, places: Iterable[int]) -> np.ndarray:
+    """Rows of the Hessian, by central differences of the gradient along the coordinates at these places."""
+    step = _STEP * np.eye(flat.size)
+    rows = [
+        (np.asarray(gradient(flat + step[i])) - np.asarray(gradient(flat - step[i]))) / (2 * _STEP)
+        for i in progress(list(places), "curvature", "coordinate")
+    ]
+    return np.array(rows).reshape(-1, flat.size)
+
+
+def laplace(density: Density, start: Gaussian) -> Gaussian:
+    """The Gaussian about the maximum of the density, from one that is near it and whitens the way."""
+    mode = _maximum(density, start)
+    hessian = np.nan_to_num(density.hessian(mode), posinf=0.0, neginf=0.0)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    # a direction that the data say nothing of is as wide as its prior, about 2 in unbounded coordinates
-    return mode, (vectors / np.maximum(values, 0.25)) @ vectors.T
+    return Gaussian(mode, (vectors / np.maximum(values, _LEAST_CURVATURE)) @ vectors.T)
 
 
-def _maximum(slope: Callable[[Any], Any], start: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    with tqdm(desc="maximum", unit="gradient", disable=None) as bar:
+def _maximum(density: Density, start: Gaussian) -> np.ndarray:
+    scale = np.linalg.cholesky(start.covariance)
+    with progress(None, "maximum", "gradient") as bar:
 
         def whitened(z: np.ndarray) -> tuple[float, np.ndarray]:
             bar.update()
-            value, gradient = slope(start + scale @ z)
+            value, gradient = density.slope(start.mean + scale @ z)
             if not np.isfinite(value):
                 return 1e30, np.zeros_like(z)
             return float(value), scale.T @ np.asarray(gradient)
 
-        z, gtol = np.zeros(start.size), {"gtol": _MODE_GRADIENT}
+        z = np.zeros(start.mean.size)
         for method in ("BFGS", "L-BFGS-B", "BFGS"):  # the first is quick; a wall of the prior can stop it short
-            z = scipy.optimize.minimize(whitened, z, jac=True, method=method, options=gtol).x
-            if np.abs(whitened(z)[1]).max() < 10 * _MODE_GRADIENT:
+            end = scipy.optimize.minimize(whitened, z, jac=True, method=method, options={"gtol": _GRADIENT})
+            z = end.x
+            if np.abs(end.jac).max() < 10 * _GRADIENT:
                 break
-    return start + scale @ z
+    return start.mean + scale @ z

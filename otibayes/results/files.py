@@ -6,7 +6,7 @@ from pathlib import Path
 import xarray as xr
 
 from ..base.errors import InputError
-from ..base.files import write_whole
+from ..base.store import write_whole
 from .schema import KINDS, SCHEMA
 
 __all__ = ["load", "save"]

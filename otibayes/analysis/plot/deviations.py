@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...base.errors import InputError
-from ...base.nodes import Nodes
 from ...base.parameters import Parameters
+from ...base.store import Store
 from ...classical.local_mean import deviation
 from ...classical.objective import design
 from ...classical.settings import ClassicalSettings
@@ -92,7 +92,7 @@ def plot_coefficients(
     theta: Any = None,
     settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
     seed: int = 0,
-    nodes: Nodes = Nodes(),  # noqa: B008
+    store: Store = Store(),  # noqa: B008
 ) -> Figure:
     """Coefficients of one element against m_disk at `values`, with bootstrap errors (PW21, Figure 6).
 
@@ -102,7 +102,7 @@ def plot_coefficients(
     """
     theta = Parameters() if theta is None else theta
     statistic = _statistic(prepared, element, settings, seed)
-    found = scan(statistic, theta, np.sort(np.asarray(values, float)), nodes=nodes)
+    found = scan(statistic, theta, np.sort(np.asarray(values, float)), store=store)
     crossing = found.crossing(0)
     figure = new_figure(6.8, 5.4)
     axes = figure.subplots(2, 2, sharex=True)

@@ -1,0 +1,138 @@
+"""The density of all stars on one basis and one response surface, both renewed where they are not good enough."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..base import surface as response
+from ..base.parallel import cores
+from ..base.progress import Stages
+from ..base.store import Store
+from .basis import Basis
+from .data import Data
+from .settings import SampleSettings
+from .statistic import Statistic
+from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift, surface_error
+from .unconstrained import Unconstrained
+
+__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run"]
+
+_SIGMAS = 6.0  # radius of the surface's region, ...
+_ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
+_DEGREES = (4, 5, 6)
+_ERROR_MOST = 0.05  # of a surface, in ln L, rms over draws: no posterior shows it
+_GUIDED = 32  # draws of the run before, at which a surface is checked before it is used
+BASIS_DRAWS = 200  # of the model's hyperparameters, for which a basis is made
+BASIS_THETAS = 8  # at which stars show which combinations of a basis matter
+WIDER = 1.5  # than the curvature at the maximum says, hyperparameters may be
+
+
+class Run(NamedTuple):
+    """What is the same all along a run."""
+
+    unconstrained: Unconstrained
+    settings: SampleSettings
+    seed: int
+    store: Store = Store()
+    passes: Store = Store(threads=cores())
+    stage: Stages = Stages()
+
+    def resolving(self, data: Data, draws: np.ndarray, thetas: Any, size: int | None, name: str) -> Data:
+        """With bases of `size` cosines (None: as many as it takes) for the fields of `draws` (S, P), by passes at
+        `thetas` (T, d).
+
+        Kept in the store under a name: another number of cores could turn a basis' vectors about.
+        """
+        fields = self.unconstrained.fields(draws)
+        data = data.on_box(fields, size)
+
+        def bases() -> tuple[Basis, Basis]:
+            resolved = data.resolving(fields, passes(self.passes, data, list(thetas)))
+            return resolved.basis, resolved.finer
+
+        like = Basis._make([0] * len(Basis._fields))
+        with self.stage("basis"):
+            basis, finer = self.store.keep(f"basis-{name}", bases, (like, like))
+        return replace(data, basis=basis, finer=finer)
+
+
+@dataclass
+class Expansion:
+    """The density of all stars on one basis, the statistic known so far, and the surface in use over its `region`."""
+
+    run: Run
+    data: Data
+    plain: Any = None
+    known: Any = None
+    region: Any = None
+    surface: Any = None
+
+    def on_basis(self, draws: np.ndarray, size: int | None, name: str) -> None:
+        """A basis for these draws (S, P), and nothing known on it."""
+        thetas = np.asarray(jax.jit(jax.vmap(self.run.unconstrained.theta))(draws[:BASIS_THETAS]))
+        self.data = self.run.resolving(self.data, draws, thetas, size, name)
+        self.plain = StarPotential(self.run.unconstrained, self.data, self.run.passes)
+        self.known, self.surface = self.plain.evaluations(), None
+
+    def place(self, theta: np.ndarray, degree: int = _DEGREES[0]) -> None:
+        """A surface over six sigmas of draws theta (S, d), or as far as they go."""
+        region = region_about(theta.mean(0), np.cov(theta.T), 1.0, self.data.model)
+        reach = _ROOM * float(response.distance(region, theta).max())
+        self.region = replace(region, size=max(_SIGMAS, reach))
+        self.fit(degree)
+
+    def fit(self, degree: int) -> None:
+        self.known.cover(self.region, degree, seed=self.run.seed)
+        self.surface = self.known.surface(self.region, degree).lean()
+
+    def suit(self, guide: np.ndarray, name: str) -> None:
+        """Basis and surface that are good enough at draws (S, P) of the run before; those in use, if they are."""
+        rng = np.random.default_rng([self.run.seed, 0x6775696465])
+        chosen = rng.choice(guide, min(_GUIDED, len(guide)), replace=False)
+        exact, finer = self.plain.potentials(chosen)
+        if self.run.settings.basis_size is None and shift(self.plain.theta(chosen), exact - finer) > SHIFT_MOST:
+            self.refine(guide, name)
+            exact = self.plain.potentials(chosen)[0]
+        theta = self.plain.theta(guide)
+
+        def good() -> bool:
+            error = surface_error(self.plain, self.surface, chosen, exact)
+            return bool(np.isfinite(error).all() and error.std() < _ERROR_MOST)
+
+        if self.surface is not None and _ROOM * response.distance(self.region, theta).max() < 1 and good():
+            return
+        self.place(theta)
+        for degree in _DEGREES[1:]:
+            if good():
+                break
+            self.fit(degree)
+
+    def statistic(self, theta: np.ndarray) -> Statistic:
+        """Of the stars, from the surface."""
+        return _read(self.surface, theta)
+
+    def refine(self, guide: np.ndarray, name: str) -> None:
+        """A basis of twice as many cosines, for the draws' own hyperparameters."""
+        rng = np.random.default_rng([self.run.seed, 0x666577])
+        chosen = rng.choice(guide, min(BASIS_DRAWS, len(guide)), replace=False)
+        centre = guide.mean(0)
+        self.on_basis(centre + WIDER * (chosen - centre), 2 * len(self.data.basis.degrees), name)
+
+    def holds(self, draws: np.ndarray, lp: np.ndarray) -> bool:
+        """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""
+        change = np.asarray(_all_on_surface(self.plain.on_surface, draws, self.surface)) + lp
+        return light(-change) and shift(self.plain.theta(draws), change) < SHIFT_MOST
+
+
+@jax.jit
+def _read(surface: response.Surface, theta: np.ndarray) -> Statistic:
+    return from_surface(surface, theta)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _all_on_surface(potential: Callable[[Any, Any], Any], draws: np.ndarray, surface: response.Surface) -> Any:
+    return jax.lax.map(lambda flat: potential(flat, surface), draws)
