@@ -68,6 +68,8 @@ def read_stars(
     if not abs(zero_point) <= _LARGEST_ZERO_POINT:
         raise InputError(f"the parallax zero point is {zero_point:g} mas; it must lie within 1 mas, e.g. -0.05")
     part = best_part(parts, [columns.get(name, name) for name in (*_SKY, "parallax", "distance")])
+    if not part.names:
+        raise InputError(f"{path}: the table is empty (it has no columns); nothing to work on")
     names = _Names(part, columns, path)
     depth, notes = _depth(names, zero_point)
     labels, default_notes = (names_of(elements), []) if elements is not None else names.elements()
