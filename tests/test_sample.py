@@ -24,7 +24,7 @@ from otibayes.dynamics import MILKY_WAY, MassModel
 from otibayes.generative import GaussianField, SampleSettings, likelihood_data, sample_parameters, sample_posterior
 from otibayes.generative import posterior as sampling
 from otibayes.generative.density import dense_log_likelihood
-from otibayes.generative.expansion import Expansion, Run
+from otibayes.generative.expansion import Expansion, Run, all_on_surface
 from otibayes.generative.nuts import Chains, sample_nuts
 from otibayes.generative.posterior import convergence
 from otibayes.generative.statistic import Statistic
@@ -266,8 +266,8 @@ class Gaussians:
         draws = rng.multivariate_normal(chains.starts.mean(0), 0.25 * chains.covariance, (4, chains.draws))
         draws = self.move(draws, len(self.lengths))
         self.lengths.append(chains.draws)
-        value = jax.jit(lambda flat: jax.lax.map(lambda one: potential(one, context), flat))
-        lp = -np.asarray(value(draws.reshape(-1, draws.shape[-1]))).reshape(draws.shape[:2])
+        lp = -np.asarray(all_on_surface(potential, draws.reshape(-1, draws.shape[-1]), context))
+        lp = lp.reshape(draws.shape[:2])
         return draws, {"lp": lp, "diverging": np.zeros(draws.shape[:2], bool)}
 
 

@@ -19,7 +19,7 @@ from .statistic import Statistic
 from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift, surface_error
 from .unconstrained import Unconstrained
 
-__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run"]
+__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run", "all_on_surface"]
 
 _SIGMAS = 6.0  # radius of the surface's region, ...
 _ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     """What is the same all along a run."""
 
     unconstrained: Unconstrained
-    settings: SampleSettings
+    settings: SampleSettings = SampleSettings()
     seed: int = 0
     store: Store = Store()
     passes: Store = Store(threads=cores())
@@ -124,7 +124,7 @@ class Expansion:
 
     def holds(self, draws: np.ndarray, lp: np.ndarray) -> bool:
         """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""
-        change = np.asarray(_all_on_surface(self.plain.on_surface, draws, self.surface)) + lp
+        change = np.asarray(all_on_surface(self.plain.on_surface, draws, self.surface)) + lp
         return light(-change) and shift(self.plain.theta(draws), change) < SHIFT_MOST
 
 
@@ -134,5 +134,6 @@ def _read(surface: response.Surface, theta: np.ndarray) -> Statistic:
 
 
 @partial(jax.jit, static_argnums=0)
-def _all_on_surface(potential: Callable[[Any, Any], Any], draws: np.ndarray, surface: response.Surface) -> Any:
+def all_on_surface(potential: Callable[[Any, Any], Any], draws: np.ndarray, surface: response.Surface) -> Any:
+    """The potential at draws (S, P), on a lean surface: (S,)."""
     return jax.lax.map(lambda flat: potential(flat, surface), draws)
