@@ -4,7 +4,7 @@ python benchmarks/classical_recovery.py [--seeds 100] [--stars 5000] [--folder D
 a seed. Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's
 orbits and not from our action code. h_z and the Sun's height and velocity are known; m_disk is scanned from 0.4 to 1.8
 as in PW21's Figure 6. The error is that of the paper, by interpolation of the bootstrap error bars; beside it that of
-the resamples' own crossings. A seed that was done is not done again.
+the resamples' own crossings. Finished seeds are kept.
 """
 
 import argparse
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from catalogues import over_seeds, passing, truth_of
-from otibayes.classical.scan import scan
 
 from otibayes import Parameters
+from otibayes.analysis.scan import scan
+from otibayes.classical.settings import ClassicalSettings
+from otibayes.classical.statistic import make_statistic
 from otibayes.dynamics import SampleActions, focal_length, phase_space
 
 STUDY = 2021
@@ -28,7 +30,9 @@ def recover(seed: int, stars: int, bootstraps: int, folder: Path) -> dict:
     fiducial = Parameters()
     delta = focal_length(phase_space(read, fiducial), fiducial, "orbit")
     labels, sigma = (np.stack([each[e] for e in ELEMENTS], 1) for each in (read.abundances, read.errors))
-    found = scan(read, labels, sigma, truth, GRID, actions=SampleActions(delta), bootstraps=bootstraps, seed=seed)
+    settings = ClassicalSettings(bootstraps=bootstraps, bins=0)
+    statistic = make_statistic(read, labels, sigma, actions=SampleActions(delta), settings=settings, seed=seed)
+    found = scan(statistic, truth, GRID)
     result = {"seed": seed, "stars": stars, "bootstraps": bootstraps, "truth": truth._asdict()}
     for e, element in enumerate(ELEMENTS):
         crossing = found.crossing(e)

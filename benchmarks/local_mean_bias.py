@@ -3,9 +3,9 @@
     python benchmarks/local_mean_bias.py [--seeds 6] [--stars 10000] [--folder DIR]
 
 Synthetic catalogues of known truth, those of objectives_recovery.py. At the truth, coefficients of labels without
-scatter or errors should vanish: what is left is the bias of the local mean, told in units of the bootstrap sd of the
-coefficients of the labels as observed. For labels as they are, and less their regression on the actions' wide terms,
-as chi^2 has them.
+scatter or errors should vanish. What is left is the bias of the local mean, in units of the bootstrap sd of the
+coefficients of the labels as observed: for labels as they are, and less their polynomial trend in the actions, as
+chi^2 has them.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 from catalogues import made, truth_of
-from otibayes.classical.deviation import deviation
-from otibayes.classical.fourier import least_squares
-from otibayes.classical.problem import resamples
 
 import otibayes as oti
+from otibayes.classical.local_mean import deviation
+from otibayes.classical.objective import least_squares
+from otibayes.classical.statistic import resamples
 from otibayes.dynamics.trend import detrended
 from otibayes.stars.labels import LABELS, mean_labels
 from otibayes.stars.preparation import prepare_stars

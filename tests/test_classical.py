@@ -195,7 +195,7 @@ class Cubic(Statistic):
         zero = 0 * a1
         series = np.stack([zero, a1, b1, a2, zero], -1)
         bins = [np.stack([zero, f * a1, f * b1, f * a2, zero, a4, zero], -1) for f in (1.0, 1.5, 2.0)]
-        return Coefficients(series, series[:1] + 0.01, np.stack(bins, 2)[:, :, : len(self.edges) + bool(self.edges)])
+        return Coefficients(series, series[:1] + 0.01, np.stack(bins, 2) if self.edges else None)
 
 
 def stand_in(kind=Cubic, labels=None, bootstraps=6, edges=(), **settings):
@@ -341,7 +341,7 @@ def test_an_interval_is_open_where_its_end_is_outside_the_region():
     steep = np.concatenate([0.5 * np.eye(4), np.zeros((8, 4))])  # an error of two scales, beyond the region
     steep[1] *= 20
     rows = 0.3 * noise * (np.arange(101) > 0)[:, None] + ((points - START) / unit @ steep.T)[:, None]
-    surface = Surface(region, fit_surface(region, 1, points, rows), None, None, 1, 60)
+    surface = Surface(region, fit_surface(region, 1, points, rows), 1)
     found = profile(fit_element(surface, START[None], TABLE), TABLE)
     assert np.isnan(found[[0, 2, 3]]).all() and np.isfinite(found[1]).all()
 

@@ -148,9 +148,9 @@ def test_bad_table(command, case, table, tmp_path, out):
     [
         (["--angle", "theta_phi"], "unknown angle 'theta_phi'; choose one of theta_z, theta_R"),
         (["--moment", "skew"], "unknown moment 'skew'; choose one of mean, scatter"),
-        (["--neighbours", 2], "a weighted local mean needs 4 or more"),
+        (["--neighbours", 2], "neighbours=2: must be at least 4"),
         (["--bins", -1], "bins=-1"),
-        (["--no-surface", "--polish"], "without one there is nothing to polish"),
+        (["--weights", "inverse"], "unknown weights 'inverse'; choose one of paper, equal, total"),
         (["--exclude", "AL_FE"], "--exclude AL_FE: not among the elements"),
         (["--dask", "nonsense://x"], "no Dask scheduler answers at 'nonsense://x'"),
     ],
@@ -304,7 +304,7 @@ def work(tmp_path_factory):
 
 def test_an_age_as_label_with_every_coefficient_in_the_objective(table, tmp_path):
     table["t_gyr"] = 5 + 20 * (table["FE_H"] - table["FE_H"].mean())
-    given = [written(table[:120], tmp_path), "--column", "AGE=t_gyr", "--elements", "AGE", "--every", *FITTED]
+    given = [written(table[:120], tmp_path), "--column", "AGE=t_gyr", "--elements", "AGE", "--all-terms", *FITTED]
     succeed("classical", *given, "--no-surface", "--bootstraps", 2, "--output", tmp_path / "age.nc")
     tree = oti.load(tmp_path / "age.nc")
     used = tree["constant_data"].ds.sel(element="AGE")
@@ -317,10 +317,19 @@ def test_an_age_as_label_with_every_coefficient_in_the_objective(table, tmp_path
 
 def test_from_stars_to_comparison(work):
     said = succeed("compare", work / "classical.nc", work / "posterior.nc", "--output", work / "new" / "folder")
-    for word in ("valley (MG_FE)", "valley (FE_H)", "R-hat", "divergences", "h_z [kpc]", "truth", "150 used"):
+    for word in (
+        "valley (MG_FE)",
+        "valley (FE_H)",
+        "R-hat",
+        "divergences",
+        "h_z [kpc]",
+        "truth",
+        "150 used",
+        "errors across its valley only",
+    ):
         assert word in said
     found = pd.read_csv(work / "new" / "folder" / "comparison.csv", index_col="parameter")
-    columns = ["classical_mean", "classical_sd", "posterior_mean", "posterior_sd", "low_95", "high_95"]
+    columns = ["eq8_mean", "eq8_sd", "posterior_mean", "posterior_sd", "low_95", "high_95"]
     assert {*columns, "difference_sigma", "r_hat", "ess_bulk", "truth"} <= set(found.columns)
     assert np.isfinite(found[columns[2:]].to_numpy()).all() and found.truth["m_disk"] == 1.1
     assert sorted(p.name for p in (work / "new" / "folder").iterdir()) == ["comparison.csv", "comparison.png"]

@@ -13,7 +13,7 @@ def every_line(monkeypatch):
     monkeypatch.setattr(progress, "_PERIOD", 0.0)
     monkeypatch.setattr(progress._Lines, "last", 0.0)
     yield
-    progress.be_quiet(False)
+    progress.restart()
 
 
 def steps(capsys):

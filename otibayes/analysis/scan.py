@@ -7,7 +7,7 @@ import numpy as np
 from ..base import constants
 from ..base.errors import InputError
 from ..base.store import Store
-from ..classical.statistic import Coefficients, Statistic
+from ..classical.statistic import Statistic
 
 __all__ = ["Crossing", "Scan", "scan", "zero_crossing"]
 
@@ -80,5 +80,5 @@ def scan(
     if not any(possible):
         raise InputError(f"none of these values of {parameter} leaves the halo any mass; lower them")
     points = [np.array(t) for t, one in zip(thetas, possible, strict=True) if one]
-    passes = store.of("classical").map(statistic, points, Coefficients(0, 0, 0), "scan")
+    passes = store.of("classical").map(statistic, points, statistic.like, "scan")
     return Scan(parameter, np.asarray(values, float)[possible], np.stack([one.series for one in passes]))

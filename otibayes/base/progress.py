@@ -9,17 +9,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Stages", "be_quiet", "progress"]
+__all__ = ["Stages", "progress", "restart"]
 
 _DELAY = 2.0  # s: shorter work shows nothing
 _PERIOD = 60.0  # s between two lines of all loops together
 _quiet = False
-
-
-def be_quiet(quiet: bool) -> None:
-    """Whether progress is hidden from now on."""
-    global _quiet
-    _quiet = quiet
 
 
 class _Lines(tqdm):
@@ -32,6 +26,12 @@ class _Lines(tqdm):
         if now - _Lines.last >= _PERIOD:
             _Lines.last = now
             print(self, file=sys.stderr, flush=True)
+
+
+def restart(quiet: bool = False) -> None:
+    """Begin a new minute, before which no line is printed; or, `quiet`, show no progress from now on."""
+    global _quiet
+    _quiet, _Lines.last = quiet, time.monotonic()
 
 
 def progress(

@@ -26,8 +26,8 @@ from .chi2 import Chi2Element
 from .groups import classical_groups
 from .objective import Minimum, scales
 from .settings import ClassicalSettings
-from .statistic import Coefficients, Statistic, make_statistic
-from .surfaces import Passes, SurfaceFit, SurfaceReport, jacobian, optimise_on_surfaces, pilot_ball
+from .statistic import Statistic, make_statistic
+from .surfaces import SurfaceFit, SurfaceReport, jacobian, optimise_on_surfaces, passes_of, pilot_ball
 
 __all__ = ["ClassicalFit", "Valley", "fit", "fit_classical"]
 
@@ -154,12 +154,13 @@ def _plain(statistic: Statistic, store: Store, starts: int, checks: int, seed: i
     optima = np.stack([rows[0].theta for rows in minima])
 
     def slopes(e: int) -> np.ndarray:
-        passes = Passes(statistic.one(e, 0), store.of(f"element {e}"))
+        passes = passes_of(statistic.one(e, 0), store.of(f"element {e}"))
         near: Region = replace(ball, centre=optima[e], size=_STEP)
-        passes.cover([(near, 1)], 2.0, seed)
-        return jacobian(passes.surface(lambda values, _: values.series[:, 0, 0], 0, near, 1), optima[e], table)
+        passes.cover(near, 1, 2.0, seed)
+        surface = passes.surface(near, 1)
+        return jacobian(replace(surface, coefficients=surface.coefficients.series[:, 0, 0]), optima[e], table)
 
-    values = store.map(statistic, list(optima), like=Coefficients(0, 0, 0))
+    values = store.map(statistic, list(optima), statistic.like)
     return SurfaceFit(
         minima=minima,
         coefficients=[value.series[:, e] for e, value in enumerate(values)],

@@ -22,14 +22,17 @@ __all__ = [
     "design",
     "least_squares",
     "minimise_objective",
-    "normal_equations",
+    "normal_matrices",
     "objective",
     "plain_coefficients",
+    "projections",
     "scales",
     "solve",
 ]
 
 Actions = Callable[[PhaseSpace, Any], Any]
+
+_CHUNK = 4096  # stars: products of terms of all stars at once would be large
 
 
 def plain_coefficients(
@@ -79,28 +82,35 @@ def design(angle: Any, harmonics: Sequence[int] = (1, 2)) -> np.ndarray:
     return np.stack([np.ones_like(angle), *waves], -1)
 
 
-def normal_equations(
-    M: np.ndarray, deviations: np.ndarray, inverse: np.ndarray, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """M^T C^-1 M (B, E, T, T) and M^T C^-1 y (B, E, T) of some stars, to be summed over all (PW21, equation 7).
+def normal_matrices(M: np.ndarray, inverse: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """M^T C^-1 M of equation 7, (B, E, T, T).
 
-    `M` (N, T); `deviations` (N, E, B); `inverse` variances (N, E); `counts` (B, N): how often each star was drawn.
+    `M` (N, T); `inverse` variances (N, E); `counts` (B, N): how often each star was drawn in each resample.
     """
-    (N, T), (_, E, B) = M.shape, deviations.shape
-    dtype = deviations.dtype
+    (N, T), E, B = M.shape, inverse.shape[1], len(counts)
     row, column = np.triu_indices(T)
-    M, inverse, counts = M.astype(dtype), inverse.astype(dtype), counts.astype(dtype)
-    upper = counts @ (inverse[:, :, None] * (M[:, row] * M[:, column])[:, None]).reshape(N, E * len(row))
+    upper = np.zeros((B, E * len(row)))
+    for first in range(0, N, _CHUNK):
+        chosen = slice(first, first + _CHUNK)
+        products = inverse[chosen, :, None] * (M[chosen, row] * M[chosen, column])[:, None]
+        upper += counts[:, chosen].astype(float) @ products.reshape(len(products), -1)
     normal = np.empty((B, E, T, T))
     normal[..., row, column] = normal[..., column, row] = upper.reshape(B, E, len(row))
-    MC = (inverse[:, :, None] * M[:, None]).transpose(1, 2, 0)
-    drawn = (deviations * counts.T[:, None]).transpose(1, 0, 2)
-    return normal, np.matmul(MC, drawn).transpose(2, 0, 1).astype(float)
+    return normal
 
 
-def solve(equations: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Coefficients (B, E, T) from the sums of `normal_equations` (PW21, equation 7)."""
-    normal, projection = equations
+def projections(M: np.ndarray, deviations: np.ndarray, inverse: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """M^T C^-1 y of equation 7, (B, E, T), of some stars, to be summed over all.
+
+    `deviations` (N, E, B); the others as for `normal_matrices`.
+    """
+    weighted = (inverse[:, :, None] * M[:, None]).transpose(1, 2, 0).astype(deviations.dtype)
+    drawn = deviations * counts.T[:, None].astype(deviations.dtype)
+    return np.matmul(weighted, drawn.transpose(1, 0, 2)).transpose(2, 0, 1).astype(float)
+
+
+def solve(normal: np.ndarray, projection: np.ndarray) -> np.ndarray:
+    """Coefficients (B, E, T) (PW21, equation 7)."""
     return np.linalg.solve(normal, projection[..., None])[..., 0]
 
 
@@ -112,10 +122,10 @@ def least_squares(
     `angle` (N,) [rad]; `deviations` (B, N, E); `inverse` variances (N, E) (None: equal); `counts` (B, N): how often
     each star was drawn in each resample (None: once). Ordered as `coefficient_names`.
     """
-    y = np.asarray(deviations).transpose(1, 2, 0)
+    y, M = np.asarray(deviations).transpose(1, 2, 0), design(angle, harmonics)
     inverse = np.ones(y.shape[:2]) if inverse is None else np.asarray(inverse, float)
     counts = np.ones((y.shape[2], len(y))) if counts is None else np.asarray(counts)
-    return solve(normal_equations(design(angle, harmonics), y, inverse, counts))
+    return solve(normal_matrices(M, inverse, counts), projections(M, y, inverse, counts))
 
 
 def objective(series: Any, all_terms: bool = False) -> Any:

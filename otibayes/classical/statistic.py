@@ -15,7 +15,15 @@ from ..dynamics.frame import phase_space
 from ..dynamics.potential import MassModel
 from ..dynamics.trend import detrended
 from .local_mean import deviation, deviation_blocks
-from .objective import Actions, Minimum, coefficient_names, design, minimise_objective, normal_equations, solve
+from .objective import (
+    Actions,
+    Minimum,
+    design,
+    minimise_objective,
+    normal_matrices,
+    projections,
+    solve,
+)
 from .settings import ClassicalSettings
 
 __all__ = ["BINNED", "Coefficients", "Statistic", "Weights", "make_statistic", "other_weights", "resamples"]
@@ -27,7 +35,8 @@ _PER_BIN = 100  # stars: a bin with fewer may be empty in some mass model
 
 class Coefficients(NamedTuple):
     """`series` (B, E, 5): c0 a1 b1 a2 b2 of equation 3; `reweighted` (1, E, 5): those of the first resample with the
-    weights that were not chosen; `binned` (B, E, bins, 7): with a4 b4 too, in bins of J_z.
+    weights that were not chosen; `binned` (B, E, bins, 7): with a4 b4 too, in bins of
+    J_z, None without bins.
 
     In the labels' unit; of the scatter, its square.
     """
@@ -83,30 +92,34 @@ class Statistic:
         if self.settings.detrended or self.edges:
             columns.append(detrended(J, values))
         M, M_bins = design(angle), design(angle, BINNED)
-        bin_of, bins = np.digitize(J[:, 2], self.edges), len(self.edges) + 1 if self.edges else 0
+        bin_of = np.digitize(J[:, 2], self.edges)
+        inside = [np.flatnonzero(bin_of == q) for q in range(len(self.edges) + 1)] if self.edges else []
 
-        def equations(chosen: np.ndarray, found: np.ndarray) -> Any:
+        def projected(chosen: np.ndarray, found: np.ndarray) -> Any:
             if scatter:
                 # (y - m)^2 less its local mean <y^2> - m^2, where y - m is the deviation of y
                 pairs = [np.split(column, 2, 1) for column in np.split(found, len(columns), 1)]
-                found = np.concatenate(
-                    [second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs], 1
-                )
-            series, detrended, counts = found[:, :E], found[:, -E:], self.counts[:, chosen]
-            inside = [bin_of[chosen] == q for q in range(bins)]
+                both = [second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs]
+                found = np.concatenate(both, 1)
+            series, trendless, counts = found[:, :E], found[:, -E:], self.counts[:, chosen]
+            of_bins = [np.flatnonzero(bin_of[chosen] == q) for q in range(len(inside))]
             return (
-                normal_equations(M[chosen], series, weights.chosen[chosen], counts),
-                normal_equations(M[chosen], series[..., :1], weights.other[chosen], counts[:1]),
-                [
-                    normal_equations(M_bins[chosen[q]], detrended[q], weights.total[chosen[q]], counts[:, q])
-                    for q in inside
-                ],
+                projections(M[chosen], series, weights.chosen[chosen], counts),
+                projections(M[chosen], series[..., :1], weights.other[chosen], counts[:1]),
+                [projections(M_bins[chosen[q]], trendless[q], weights.total[chosen[q]], counts[:, q]) for q in of_bins],
             )
 
-        parts = deviation_blocks(equations, J, np.concatenate(columns, 1), self.counts, self.settings)
+        parts = deviation_blocks(projected, J, np.concatenate(columns, 1), self.counts, self.settings)
         series, other, binned = functools.reduce(lambda a, b: jax.tree.map(operator.add, a, b), parts)
-        empty = np.empty((len(self.counts), E, 0, len(coefficient_names(BINNED))))
-        return Coefficients(solve(series), solve(other), np.stack([solve(q) for q in binned], 2) if bins else empty)
+        bins = [
+            solve(normal_matrices(M_bins[q], weights.total[q], self.counts[:, q]), projection)
+            for q, projection in zip(inside, binned, strict=True)
+        ]
+        return Coefficients(
+            solve(normal_matrices(M, weights.chosen, self.counts), series),
+            solve(normal_matrices(M, weights.other, self.counts[:1]), other),
+            np.stack(bins, 2) if bins else None,
+        )
 
     def actions_at(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """J_R, L_z, J_z (N, 3) [kpc km/s] and the angle (N,) [rad] of the stars at theta (d,)."""
@@ -119,6 +132,11 @@ class Statistic:
         """The series of one label in one resample, without bins."""
         weights = Weights(*(array[..., [label]] for array in self.weights))
         return replace(self, labels=self.labels[:, [label]], weights=weights, counts=self.counts[[resample]], edges=())
+
+    @property
+    def like(self) -> Coefficients:
+        """The structure of its values, for a `Store`."""
+        return Coefficients(0, 0, 0 if self.edges else None)
 
     @property
     def start(self) -> np.ndarray:

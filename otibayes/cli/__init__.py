@@ -13,6 +13,7 @@ import click
 
 from ..base.errors import InputError
 from ..base.jax_options import keep_compiled_programs
+from ..base.progress import restart
 from .classical import classical
 from .comparison import demo, figures, make_comparison, table1
 from .run import run
@@ -33,11 +34,10 @@ class _OneLine(click.Group):
         given = list(sys.argv[1:] if args is None else args)
         debug, quiet = "--debug" in given, "--quiet" in given  # before or after the command
         given = [text for text in given if text not in ("--debug", "--quiet")]
+        restart(quiet)
         try:
             if given and not {"--help", "-h"} & set(given):
-                from ..base.progress import be_quiet
-
-                be_quiet(quiet)
+                keep_compiled_programs()
                 if given[0] not in _WITHOUT_FIGURES:
                     _import_matplotlib()
             code = super().main(given, prog_name, **{**options, "standalone_mode": False})
