@@ -1,5 +1,6 @@
 """Shared by all tests: strict JAX promotion, the same examples in every run, and the shared data, if anywhere."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import settings
 
 import otibayes  # noqa: F401 (switches x64 on)
+
+os.environ["OTIBAYES_CACHE"] = "off"  # commands that tests run leave nothing in the user's cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -89,7 +89,6 @@ def main() -> None:
     [mas/yr], radial_velocity [km/s], and abundances such as FE_H, MG_FE with FE_H_ERR, MG_FE_ERR [dex]; other names are
     mapped with --column NAME=THEIRS.
     """
-    keep_compiled_programs()
 
 
 # in the order of the work, not of the alphabet
