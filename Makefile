@@ -6,7 +6,7 @@ STAMP := .venv/.up-to-date
 # externally managed Pythons alike.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 
-.PHONY: help env demo demo-seeds classical-recovery objectives-recovery posterior-recovery test test-slow lint format \
+.PHONY: help env demo demo-seeds classical-recovery objectives-recovery posterior-recovery test test-slow lint format \ calibrate stress
   docs notebooks lock clean
 .DELETE_ON_ERROR:
 
@@ -29,6 +29,14 @@ classical-recovery: env  ## The disk's mass by a2's zero crossing, over 100 cata
 
 objectives-recovery: env  ## Equation 8 and chi^2 on twenty catalogues of 10,000 stars: pulls and values; resumable
 	$(PYTHON) benchmarks/objectives_recovery.py
+
+calibrate: env  ## Coverage of intervals over 60 catalogues of other field shapes and footprints: hours; resumes
+	$(PYTHON) benchmarks/calibrate.py run
+	$(PYTHON) benchmarks/calibrate.py table
+
+stress: env  ## The shift that each broken assumption makes, 20,000 stars a stress: hours; resumes
+	$(PYTHON) benchmarks/stress.py run
+	$(PYTHON) benchmarks/stress.py table
 
 test: env  ## The tests, but for the slow ones
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow"
