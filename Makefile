@@ -6,7 +6,8 @@ STAMP := .venv/.up-to-date
 # externally managed Pythons alike.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 
-.PHONY: help env demo demo-seeds classical-recovery objectives-recovery posterior-recovery test test-slow lint format lock clean
+.PHONY: help env demo demo-seeds classical-recovery objectives-recovery posterior-recovery test test-slow lint format \
+  docs notebooks lock clean
 .DELETE_ON_ERROR:
 
 help:  ## Print the targets
@@ -18,16 +19,16 @@ demo: env  ## Embedded stars with known truth -> both paths -> table, figures, r
 	.venv/bin/otibayes demo
 
 posterior-recovery: env  ## Five catalogues of 20,000 stars: the truth's distance from the posterior; resumes
-	$(PYTHON) examples/posterior_recovery.py
+	$(PYTHON) benchmarks/posterior_recovery.py
 
 demo-seeds: env  ## The demo over 20 seeds: every miss of the 95% intervals
-	$(PYTHON) examples/demo_seeds.py
+	$(PYTHON) benchmarks/demo_seeds.py
 
 classical-recovery: env  ## The disk's mass by a2's zero crossing, over 100 catalogues of known truth; resumable
-	$(PYTHON) examples/classical_recovery.py
+	$(PYTHON) benchmarks/classical_recovery.py
 
 objectives-recovery: env  ## Equation 8 and chi^2 on twenty catalogues of 10,000 stars: pulls and values; resumable
-	$(PYTHON) examples/objectives_recovery.py
+	$(PYTHON) benchmarks/objectives_recovery.py
 
 test: env  ## The tests, but for the slow ones
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow"
@@ -44,6 +45,13 @@ format: env  ## Format, and mend what the linter can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
+docs: env  ## The documentation, into docs/_build/html; warnings are errors
+	.venv/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	.venv/bin/sphinx-build -W --keep-going -q -b doctest docs docs/_build/doctest
+
+notebooks: env  ## Run every notebook of examples/ anew and keep its outputs
+	$(PYTHON) examples/make_notebooks.py
+
 lock: $(filter .uv/%,$(UV))  ## Write requirements.lock anew from pyproject.toml, keeping the versions that still fit
 	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --universal \
 	  --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
@@ -51,13 +59,23 @@ lock: $(filter .uv/%,$(UV))  ## Write requirements.lock anew from pyproject.toml
 clean:  ## Remove the environment and everything built
 	rm -rf .venv .uv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
-# From /, so that a pyenv shim does not look for the version in .python-version, which only uv needs.
+# From /, so that a pyenv shim does not insist on the version in .python-version.
 .uv/bin/uv:
-	cd / && python3 -m pip install --quiet --upgrade --target "$(CURDIR)/.uv" uv
+	@cd / && python3 -m pip install --quiet --upgrade --target "$(CURDIR)/.uv" uv || { \
+	  echo "Error: this needs python3 with pip, or uv, to set up its environment; install one of them" >&2; \
+	  exit 1; }
 
+# The version in .python-version, else any that fits, else a download. PYENV_VERSION names every version that pyenv has,
+# because a shim fails where its version is not chosen.
 .venv/pyvenv.cfg: .python-version | $(filter .uv/%,$(UV))
-	rm -rf .venv
-	$(UV) venv --python "$$(cat .python-version)" .venv
+	@rm -rf .venv
+	@export PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd: -)"; \
+	wanted="$$(cat .python-version)"; \
+	$(UV) venv --quiet --no-python-downloads --python "$$wanted" .venv 2>/dev/null || \
+	$(UV) venv --quiet --no-python-downloads --python '>=3.12' .venv 2>/dev/null || \
+	$(UV) venv --quiet --python "$$wanted" .venv 2>/dev/null || { \
+	  echo "Error: otibayes needs Python 3.12 or later; none is here, and $$wanted cannot be downloaded; install one" >&2; \
+	  exit 1; }
 
 # --python, because otherwise an activated environment would be the one that is changed.
 $(STAMP): .venv/pyvenv.cfg requirements.lock pyproject.toml | $(filter .uv/%,$(UV))

@@ -1,11 +1,12 @@
 """Orbital Torus Imaging, classical and Bayesian, through one action layer."""
 
-import jax
+from importlib import import_module
+from typing import Any
 
-jax.config.update("jax_enable_x64", True)  # the one place: dynamics and likelihoods need float64
+from .base.jax_options import keep_compiled_programs, set_jax_option
 
-from importlib import import_module  # noqa: E402
-from typing import Any  # noqa: E402
+set_jax_option("jax_enable_x64", True)  # the one place: dynamics and likelihoods need float64
+keep_compiled_programs(default="off")
 
 # The module of each public name, imported when the name is first used: a script that needs the dynamics alone does not
 # wait for the samplers, and matplotlib waits for a figure.

@@ -109,7 +109,7 @@ def test_no_worse_than_galpy_against_o2gf(reference, m_disk, J_R, J_z, theta_z):
 
 
 def test_against_o2gf_stars_of_our_own():
-    """100 disk stars x three disks, made by `examples/fudge_accuracy.py --stars 100 --seed 1 --write FILE`."""
+    """100 disk stars x three disks, made by `benchmarks/fudge_accuracy.py --stars 100 --seed 1 --write FILE`."""
     table = Table.read(Path(__file__).parent / "data" / "o2gf_actions.ecsv")
     ours, galpys = [], []
     for m_disk in (0.5, 1.0, 1.5):

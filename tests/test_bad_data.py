@@ -50,7 +50,7 @@ def test_what_is_refused(stars, monkeypatch):
     refused(changed(stars, FE_H=np.full(150, 0.1)), "FE_H is the same for all 150 stars.*leave it out")
     refused(changed(stars, FE_H=np.full(150, np.nan)), "only 0 stars that can be used have FE_H")
     refused(changed(stars, FE_H=np.full(150, np.nan)), "no star has all", elements=["FE_H"])
-    refused(changed(stars, FE_H=with_one(feh, 17, 50.0)), r"one star makes \d+% of the scatter in FE_H \(star 17")
+    refused(changed(stars, AGE=with_one(feh, 17, 50.0)), r"one star makes \d+% of the scatter in AGE \(star 17")
     refused(changed(stars, MG_H=feh.copy()), "FE_H and MG_H determine one another.*leave MG_H out")
     refused(changed(stars, MG_H=mg + feh), "MG_FE and FE_H and MG_H determine one another")
     refused(stars[:29], "only 29 stars can be used; the model needs 30|only 29 stars can be used, of 29")
@@ -99,7 +99,10 @@ ODD = {
         {"error_classes": 3},
     ),
     "outlier": lambda stars: (
-        changed(stars, FE_H=with_one(stars.abundances["FE_H"], 17, 50.0)),
+        replace(  # no element: an abundance of 50 dex is taken as missing
+            stars,
+            abundances={"MG_FE": stars.abundances["MG_FE"], "AGE": with_one(stars.abundances["FE_H"], 17, 50.0)},
+        ),
         {"model": "heavy_tails"},
     ),
     "thirty stars": lambda stars: (stars[:30], {}),

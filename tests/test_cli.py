@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 import otibayes as oti
 from otibayes.cli import main
-from otibayes.stars import read_table
 
 EMBEDDED = Path(oti.__file__).parent / "stars" / "embedded.ecsv"
 SAMPLED = ["--no-surface", "--chains", "2", "--warmup", "10", "--draws", "10", "--basis-size", "16"]
@@ -41,7 +40,7 @@ def fail(*arguments):
 
 @pytest.fixture
 def table():
-    return read_table(EMBEDDED)[:150]
+    return Table.read(EMBEDDED)[:150]
 
 
 @pytest.fixture
@@ -149,9 +148,9 @@ def test_bad_table(command, case, table, tmp_path, out):
     [
         (["--angle", "theta_phi"], "unknown angle 'theta_phi'; choose one of theta_z, theta_R"),
         (["--moment", "skew"], "unknown moment 'skew'; choose one of mean, scatter"),
-        (["--neighbours", 2], "a weighted local mean needs 4 or more"),
+        (["--neighbours", 2], "neighbours=2: must be at least 4"),
         (["--bins", -1], "bins=-1"),
-        (["--no-surface", "--polish"], "without one there is nothing to polish"),
+        (["--weights", "inverse"], "unknown weights 'inverse'; choose one of paper, equal, total"),
         (["--exclude", "AL_FE"], "--exclude AL_FE: not among the elements"),
         (["--dask", "nonsense://x"], "no Dask scheduler answers at 'nonsense://x'"),
     ],
@@ -286,7 +285,7 @@ def test_mock_select_and_actions(tmp_path):
     figure = tmp_path / "selection.png"
     assert "all rows" in succeed("select", stars, "--recipe", "nearby", "--output", chosen, "--figure", figure)
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert 0 < len(read_table(chosen)) <= 40
+    assert 0 < len(Table.read(chosen)) <= 40
     assert "written" in succeed("actions", stars, "--m-disk", "1.2", "--delta", "local", "--output", actions)
     table, theta = Table.read(actions), oti.Parameters(m_disk=1.2)
     expected = oti.action_angle(oti.phase_space(oti.read_stars(stars), theta), theta, delta="local")
@@ -297,7 +296,7 @@ def test_mock_select_and_actions(tmp_path):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    read_table(EMBEDDED)[:150].write(folder / "stars.ecsv")
+    Table.read(EMBEDDED)[:150].write(folder / "stars.ecsv")
     succeed("classical", folder / "stars.ecsv", *FITTED, "--output", folder / "classical.nc")
     succeed("sample", folder / "stars.ecsv", *SAMPLED, "--output", folder / "posterior.nc")
     return folder
@@ -305,7 +304,7 @@ def work(tmp_path_factory):
 
 def test_an_age_as_label_with_every_coefficient_in_the_objective(table, tmp_path):
     table["t_gyr"] = 5 + 20 * (table["FE_H"] - table["FE_H"].mean())
-    given = [written(table[:120], tmp_path), "--column", "AGE=t_gyr", "--elements", "AGE", "--every", *FITTED]
+    given = [written(table[:120], tmp_path), "--column", "AGE=t_gyr", "--elements", "AGE", "--all-terms", *FITTED]
     succeed("classical", *given, "--no-surface", "--bootstraps", 2, "--output", tmp_path / "age.nc")
     tree = oti.load(tmp_path / "age.nc")
     used = tree["constant_data"].ds.sel(element="AGE")
@@ -318,10 +317,19 @@ def test_an_age_as_label_with_every_coefficient_in_the_objective(table, tmp_path
 
 def test_from_stars_to_comparison(work):
     said = succeed("compare", work / "classical.nc", work / "posterior.nc", "--output", work / "new" / "folder")
-    for word in ("valley (MG_FE)", "valley (FE_H)", "R-hat", "divergences", "h_z [kpc]", "truth", "150 used"):
+    for word in (
+        "valley (MG_FE)",
+        "valley (FE_H)",
+        "R-hat",
+        "divergences",
+        "h_z [kpc]",
+        "truth",
+        "150 used",
+        "errors across its valley only",
+    ):
         assert word in said
     found = pd.read_csv(work / "new" / "folder" / "comparison.csv", index_col="parameter")
-    columns = ["classical_mean", "classical_sd", "posterior_mean", "posterior_sd", "low_95", "high_95"]
+    columns = ["eq8_mean", "eq8_sd", "posterior_mean", "posterior_sd", "low_95", "high_95"]
     assert {*columns, "difference_sigma", "r_hat", "ess_bulk", "truth"} <= set(found.columns)
     assert np.isfinite(found[columns[2:]].to_numpy()).all() and found.truth["m_disk"] == 1.1
     assert sorted(p.name for p in (work / "new" / "folder").iterdir()) == ["comparison.csv", "comparison.png"]
@@ -351,7 +359,7 @@ def test_resume_keeps_the_same_and_only_the_same(work, monkeypatch):
 
 def test_kepler_stars(shared_data, tmp_path):
     """500 real stars, from the command line: one side of the plane, so that little is known of m_disk and h_z."""
-    rows = read_table(shared_data / "kepler_apokasc2_gaiadr2.fits")
+    rows = Table.read(shared_data / "kepler_apokasc2_gaiadr2.fits")
     rows[np.random.default_rng(0).permutation(len(rows))[:500]].write(tmp_path / "kepler.fits")
     given = [tmp_path / "kepler.fits", "--column", "radial_velocity=rv", "--column", "MG_FE_ERR=MG_H_ERR"]
     given += ["--elements", "MG_FE,FE_H,ALPHA_FE", "--zero-point", "-0.05"]

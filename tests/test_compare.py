@@ -1,4 +1,4 @@
-"""The comparison's table and lines, and the figure, against results made by hand."""
+"""The comparison of equation 8, chi^2 and the posterior, and its figure, against results made by hand."""
 
 import json
 
@@ -41,13 +41,16 @@ def posterior():
     return xr.DataTree.from_dict({"/": root("posterior", **numbers), **groups})
 
 
-def make_classical(combinations=("product", "gls"), possible=True):
+INTERVAL = np.array([[[0.9, 1.3], [0.2, np.nan]], [[0.8, 1.5], [0.1, 0.5]]])  # element, parameter, side
+
+
+def make_classical(combinations=("product", "gls", "chi2"), possible=True):
     rng = np.random.default_rng(2)
     replicates = rng.multivariate_normal(MEAN + np.array([0.2, 0.1]), 4 * COVARIANCE, (1, 30, 2))
     elements = ["MG_FE", "FE_H"]
     over = ("chain", "draw", "element")
     number = len(combinations)
-    scale = np.array([0.5, 1.0])[:number]
+    scale = np.array([0.5, 1.0, 2.0])[:number]
     joint = xr.Dataset(
         {
             "mean": (("combination", "parameter"), MEAN + scale[:, None] * [0.1, 0.02]),
@@ -73,25 +76,41 @@ def make_classical(combinations=("product", "gls"), possible=True):
         ),
         "constant_data": xr.Dataset({"row": ("star", [0, 1, 2])}),
     }
+    shift = xr.DataArray([[0.5, 0.1], [-0.2, 0.25]], dims=("element", "parameter"))
+    coords = {"element": elements, "parameter": list(NAMES)}
+    weights = {"shift": shift, "missing_errors": ("element", [0, 4])}
+    groups["weights"] = xr.Dataset(weights, coords, {"weights": "paper", "other": "equal"})
     if number:
         groups["joint"] = joint
+    if "chi2" in combinations:
+        optimum = variables(np.array([[1.05, 0.28], [1.1, 0.31]]), ("element",))
+        for name, high in zip(NAMES, (1.8, 1.0), strict=True):
+            optimum[name].attrs |= {"low": 0.05, "high": high}
+        numbers = {"value": ("element", [7.0, 9.0]), "p_value": ("element", [0.5, 0.4])}
+        numbers["interval"] = (("element", "parameter", "side"), INTERVAL)
+        groups["chi2"] = optimum.assign(numbers).assign_coords(coords).assign_attrs(dof=8)
     return xr.DataTree.from_dict({"/": root("classical"), **groups})
 
 
 def test_table(posterior):
     table = compare(make_classical(), posterior)
-    assert list(table.index) == ["m_disk", "h_z", "Sigma_1p1"] and table.attrs["classical"] == "gls"
+    assert list(table.index) == ["m_disk", "h_z", "Sigma_1p1"] and table.attrs["eq8"] == "gls"
     row, draws = table.loc["m_disk"], posterior["posterior"]["m_disk"].values
-    assert row.classical_mean == pytest.approx(1.1) and row.classical_sd == pytest.approx(0.1)
-    assert row.product_mean == pytest.approx(1.05) and row.product_sd == pytest.approx(0.1 / np.sqrt(2))
+    assert row.eq8_mean == pytest.approx(1.1) and row.eq8_sd == pytest.approx(0.1)
+    assert row.eq8_product_mean == pytest.approx(1.05) and row.eq8_product_sd == pytest.approx(0.1 / np.sqrt(2))
+    assert row.chi2_mean == pytest.approx(1.2) and row.chi2_sd == pytest.approx(0.1 * np.sqrt(2))
+    assert [row.chi2_FE_H, row.chi2_FE_H_low, row.chi2_FE_H_high] == [1.1, 0.8, 1.5]
+    assert table.chi2_MG_FE["h_z"] == 0.28 and np.isnan(table.chi2_MG_FE_high["h_z"])
+    assert np.isfinite(table.chi2_MG_FE["Sigma_1p1"]) and np.isnan(table.chi2_MG_FE_low["Sigma_1p1"])
     assert row.posterior_mean == pytest.approx(draws.mean()) and row.posterior_sd == pytest.approx(draws.std(ddof=1))
     assert [row.low_95, row.high_95] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
-    assert row.difference_sigma == pytest.approx((1.1 - draws.mean()) / np.hypot(0.1, draws.std(ddof=1)))
+    assert row.difference_sigma == pytest.approx((1.2 - draws.mean()) / np.hypot(0.1 * np.sqrt(2), draws.std(ddof=1)))
     assert row.r_hat == pytest.approx(1, abs=0.02) and row.ess_bulk > 500 and row.ess_tail > 400
     assert row.truth == 1.1 and np.isnan(table.truth["Sigma_1p1"]) and table.unit["h_z"] == "kpc"
     replicates = make_classical()["posterior"]["m_disk"].sel(element="FE_H").values
-    assert [row.FE_H_mean, row.FE_H_sd] == pytest.approx([replicates.mean(), replicates.std(ddof=1)])
-    assert table.classical_mean["Sigma_1p1"] == 0.33
+    assert [row.eq8_FE_H_mean, row.eq8_FE_H_sd] == pytest.approx([replicates.mean(), replicates.std(ddof=1)])
+    assert table.eq8_mean["Sigma_1p1"] == 0.33
+    assert not any("classical" in column for column in table)
 
 
 def test_what_is_ill_determined_is_said(posterior):
@@ -100,6 +119,9 @@ def test_what_is_ill_determined_is_said(posterior):
     assert "ill-determined" in table.note["m_disk"] and "0.17" in table.note["m_disk"] and not table.note["h_z"]
     lines = "\n".join(describe(classical, posterior))
     assert "valley (MG_FE)" in lines and "m_disk +1.00" in lines and "20% are at a bound" in lines
+    assert "eq. 8: errors across its valley only" in lines and "MG_FE 7.0 (p 0.50)" in lines
+    assert "weights (MG_FE): equal weights in place of paper move eq. 8 in m_disk by +0.5 bootstrap sd" in lines
+    assert "weights (FE_H): 4 stars without an error have the median error" in lines and "h_z by" not in lines
     assert "lower limit" in lines and "3 used" in lines and "NOT CONVERGED" not in lines
     posterior.attrs |= {"converged": 0, "divergences": 7}
     assert "7 divergences" in "\n".join(describe(classical, posterior))
@@ -108,23 +130,26 @@ def test_what_is_ill_determined_is_said(posterior):
 
 def test_without_gls_the_product_and_without_any_none(posterior):
     table = compare(make_classical(["product"]), posterior)
-    assert table.attrs["classical"] == "product" and table.classical_sd["m_disk"] == pytest.approx(0.1 / np.sqrt(2))
-    assert "claims too much" in "\n".join(describe(make_classical(["product"]), posterior))
+    assert table.attrs["eq8"] == "product" and table.eq8_sd["m_disk"] == pytest.approx(0.1 / np.sqrt(2))
+    assert table.chi2_mean.isna().all() and table.difference_sigma.isna().all()
+    assert "errors are too small" in "\n".join(describe(make_classical(["product"]), posterior))
     table = compare(make_classical([]), posterior)
-    assert table.attrs["classical"] == "none" and table.classical_mean.isna().all()
-    assert np.isfinite(table[["MG_FE_mean", "MG_FE_sd"]].to_numpy()).all()
+    assert table.attrs["eq8"] == "none" and table.eq8_mean.isna().all()
+    assert np.isfinite(table[["eq8_MG_FE_mean", "eq8_MG_FE_sd"]].to_numpy()).all()
     assert "-" in summary(table) and "no joint" in "\n".join(describe(make_classical([]), posterior))
 
 
 def test_joint_mean_out_of_bounds_is_said(posterior):
     table = compare(make_classical(possible=False), posterior)
-    assert np.isnan(table.classical_mean["Sigma_1p1"]) and "outside the bounds" in table.note["Sigma_1p1"]
+    assert np.isnan(table.eq8_mean["Sigma_1p1"]) and "outside the bounds" in table.note["Sigma_1p1"]
     assert "outside the bounds" in summary(table)
 
 
 def test_summary_names_units_and_truth(posterior):
     text = summary(compare(make_classical(), posterior))
-    assert "h_z [kpc]" in text and "truth" in text and "generalised least squares" in text
+    assert "h_z [kpc]" in text and "truth" in text
+    assert "* eq. 8 of Price-Whelan et al. (2021), generalised least squares over elements: errors across its" in text
+    assert "1.1 (0.8, 1.5)" in text and "0.28 (0.2, nan)" in text
 
 
 def test_different_stars_are_said(posterior):
@@ -148,6 +173,14 @@ def test_figure_shows_every_projection(posterior, tmp_path):
     assert len(visible[0].patches) == 2 * 3  # 1 and 2 sigma of two elements and the joint constraint
     low, high = visible[0].get_xlim()
     assert low < 1.1 < high
+    bars = {c.get_label(): c.lines[2] for c in visible[0].containers}
+    assert list(bars) == ["chi$^2$, MG_FE (68%)", "chi$^2$, FE_H (68%)"]
+    across, up = (bar.get_segments()[0] for bar in bars["chi$^2$, MG_FE (68%)"])
+    np.testing.assert_allclose(across[:, 0], [0.9, 1.3])
+    np.testing.assert_allclose(up[:, 1], [0.2, 1.0])  # an open side ends at the bound
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "* errors across its valley only" in labels and not any("classical" in label for label in labels)
+    assert all("eq. 8*" in label for label in labels if "joint" in label)
     figure.savefig(tmp_path / "figure.png")
     assert figure._repr_png_()[:4] == b"\x89PNG" and (tmp_path / "figure.png").stat().st_size > 10_000
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from otibayes.analysis.plot.abundances import _start
 from otibayes.analysis.table_1 import table_1, table_1_text
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import TABLE
-from otibayes.classical.joint import joint_gls, joint_product
+from otibayes.classical.groups import joint_gls, joint_product
+from otibayes.classical.local_mean import deviation
+from otibayes.classical.settings import ClassicalSettings
 from otibayes.cli import main
 from otibayes.dynamics import action_angle, phase_space
 from otibayes.results.schema import SCHEMA
@@ -21,6 +24,7 @@ from otibayes.results.schema import SCHEMA
 ELEMENTS = ["MG_FE", "FE_H", "O_FE"]
 MEAN = np.array([1.1, 0.3, 15.0, 8.0])
 SD = np.array([0.05, 0.02, 4.0, 0.3])
+FEW = ClassicalSettings(bootstraps=5)
 
 
 @pytest.fixture(scope="module")
@@ -96,26 +100,47 @@ def test_orbits(stars):
 
 
 def test_deviations(problem):
-    figure = oti.plot_deviations(problem, "MG_FE", m_disk=(0.5, 1.5), bootstraps=5)
+    figure = oti.plot_deviations(problem, "MG_FE", m_disk=(0.5, 1.5), settings=FEW)
     assert len(figure.axes) == 2
     curves = figure.axes[0].lines[:5]
     assert all(len(curve.get_xdata()) == 181 for curve in curves)
-    with pytest.raises(InputError, match="O_FE is not in the problem; found: FE_H, MG_FE"):
+    with pytest.raises(InputError, match="O_FE is not among the prepared stars'; found: FE_H, MG_FE"):
         oti.plot_deviations(problem, "O_FE")
     with pytest.raises(InputError, match="leaves the halo any mass"):
-        oti.plot_deviations(problem, "FE_H", m_disk=(3.0,), bootstraps=2)
+        oti.plot_deviations(problem, "FE_H", m_disk=(3.0,), settings=FEW)
+
+
+def test_bins_of_theta_z_have_the_weights_of_the_curves(stars):
+    """A constant fitted to the means, with the weights of their bins, is that of the stars with the weights chosen."""
+    rng = np.random.default_rng(0)
+    precise = rng.random(500) < 0.1
+    labels = {"MG_FE": rng.normal(0, 0.05, 500) + 0.2 * precise}
+    errors = {"MG_FE": np.where(precise, 0.02, 0.05)}
+    prepared = oti.prepare_stars(replace(stars, abundances=labels, errors=errors), ["MG_FE"], 3.6, method="staeckel")
+    aa = prepared.actions(phase_space(prepared.stars, oti.Parameters()), oti.Parameters())
+    delta = deviation(np.stack([aa.J_R, aa.L_z, aa.J_z], 1), prepared.labels)[0, :, 0]
+    place = np.digitize(aa.theta_z, np.linspace(0, 2 * np.pi, 33)) - 1
+    for weights, w in (("paper", prepared.errors[:, 0] ** -2.0), ("equal", np.ones(len(delta)))):
+        figure = oti.plot_deviations(prepared, "MG_FE", m_disk=(1.0,), settings=replace(FEW, weights=weights))
+        means = figure.axes[0].patches[0].get_data().values
+        expected = [np.average(delta[place == i], weights=w[place == i]) for i in range(32) if (place == i).any()]
+        np.testing.assert_allclose(means[np.isfinite(means)], 1e3 * np.array(expected), rtol=1e-6)
 
 
 def test_coefficients_against_disk_mass(problem):
-    figure = oti.plot_coefficients(problem, "MG_FE", values=(0.5, 0.9, 1.3, 1.7), bootstraps=5)
+    """Of a label whose a2 changes its sign between the disk masses."""
+    truth = oti.Parameters(m_disk=1.1, h_z=0.32, z_sun=15.0, vz_sun=8.5)
+    aa = problem.actions(phase_space(problem.stars, truth), truth)
+    label = np.sqrt(np.asarray(aa.J_z)) - 0.1 * np.cos(2 * np.asarray(aa.theta_z))
+    problem = replace(problem, labels=np.stack([label, label], 1))
+    figure = oti.plot_coefficients(problem, "MG_FE", values=(0.5, 0.9, 1.3, 1.7), theta=truth, settings=FEW)
     assert len(figure.axes) == 4 and "null test" in figure.axes[3].get_title()
     points = figure.axes[2].containers[0].lines[0]
     assert len(points.get_xdata()) == 4
     # the crossing lies where the line through the points crosses zero
     x, y = points.get_xdata(), points.get_ydata()
-    if (np.sign(y) != np.sign(y[0])).any():
-        crossing = figure.axes[2].containers[1].lines[0].get_xdata()[0]
-        assert abs(np.interp(crossing, x, y)) < 1e-9
+    crossing = figure.axes[2].containers[1].lines[0].get_xdata()[0]
+    assert y[0] < 0 < y[-1] and abs(np.interp(crossing, x, y)) < 1e-9
 
 
 def test_ellipses(tree):
@@ -147,6 +172,7 @@ def test_table_1(tree):
     assert (table["all", "product", "sd"] < table["all", "gls", "sd"])[:4].all()
     text = table_1_text(table)
     assert "M_disk_over_M_halo" in text and "e10" in text and "+-" in text
+    assert "eq. 8*" in text and text.endswith("* errors across its valley only")
     with pytest.raises(InputError, match="AL_FE is not in the result; found: MG_FE, FE_H, O_FE"):
         table_1(tree, ["AL_FE"])
     with pytest.raises(InputError, match="every element is excluded"):
@@ -168,10 +194,9 @@ def test_commands(tree, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "bmp"], "unknown format 'bmp'; choose pdf, svg or png"),
+        (["--format", "bmp"], "unknown format 'bmp'; choose pdf, svg, png"),
         (["--theta", "m_disc=1"], "unknown parameter 'm_disc'"),
         (["--m-disk", ","], "--m-disk is empty"),
-        (["--dask", "nonsense://x"], "no such file"),
     ],
 )
 def test_bad_input_leaves_nothing(arguments, message, tmp_path):
@@ -179,3 +204,12 @@ def test_bad_input_leaves_nothing(arguments, message, tmp_path):
     done = CliRunner().invoke(main, ["figures", str(tmp_path / "stars.fits"), "--output", str(out), *arguments])
     assert done.exit_code == 2 and message in done.output + str(done.stderr)
     assert not out.exists()
+
+
+def test_figures_want_a_scheduler_that_answers(stars, tmp_path):
+    """Before anything is drawn."""
+    path = Path(oti.__file__).parent / "stars" / "embedded.ecsv"
+    given = ["figures", str(path), "--elements", "MG_FE", "--delta", "4", "--dask", "nonsense://x"]
+    done = CliRunner().invoke(main, [*given, "--output", str(tmp_path / "out")])
+    assert done.exit_code == 2 and "no Dask scheduler answers at 'nonsense://x'" in done.stderr
+    assert not (tmp_path / "out").exists()

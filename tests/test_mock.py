@@ -17,8 +17,7 @@ from otibayes.dynamics.frame import phase_space
 from otibayes.dynamics.potential import MILKY_WAY
 from otibayes.stars import Stars, mock, read_stars, write_table
 from otibayes.stars.labels import LABELS, mean_labels, scatter, scatter_covariance
-from otibayes.stars.orbits import STEPS, _maximum, integrate
-from otibayes.stars.sky import footprint_of, icrs, observe
+from otibayes.stars.orbits import STEPS, _maximum, footprint_of, icrs, integrate, observe
 from otibayes.stars.table import META_KEY
 
 TRUTH = Parameters(m_disk=1.2, h_z=0.35, z_sun=-12.0, vz_sun=6.0)
@@ -270,8 +269,8 @@ def test_impossible_requests_are_refused(options, message):
 
 
 def test_labels_do_not_depend_on_galpys_angles_but_at_a_wrong_theta():
-    """`examples/check_mock_honesty.py` in small: galpy had no part in making the labels."""
-    path = Path(__file__).parents[1] / "examples" / "check_mock_honesty.py"
+    """`benchmarks/check_mock_honesty.py` in small: galpy had no part in making the labels."""
+    path = Path(__file__).parents[1] / "benchmarks" / "check_mock_honesty.py"
     spec = importlib.util.spec_from_file_location("check_mock_honesty", path)
     honesty = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(honesty)

@@ -1,14 +1,19 @@
 """The package: what the wheel holds, that imports run one way, and that no file names a machine or a registry."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"otibayes": ROOT / "otibayes", "otibayes/models": ROOT / "models"}
@@ -18,7 +23,7 @@ SOURCES = {"otibayes": ROOT / "otibayes", "otibayes/models": ROOT / "models"}
 
 def shipped_files():
     """Every file of the package by its path in the wheel: Python, and the data beside it."""
-    suffixes = {".py", ".ecsv", ".fits", ".toml"}
+    suffixes = {".py", ".ecsv", ".fits", ".toml", ".typed", ".html"}
     return {
         f"{where}/{path.relative_to(folder).as_posix()}"
         for where, folder in SOURCES.items()
@@ -75,6 +80,30 @@ def test_editable_install_finds_models(tmp_path):
     assert Path(done.stdout.strip()).name == "models"
 
 
+def test_the_wheel_is_typed(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assert "otibayes/py.typed" in archive.namelist()
+
+
+# ---- the lock file
+
+
+def test_lock_holds_every_dependency_at_a_version_that_fits():
+    """`make lock` writes it anew; a dependency of pyproject.toml that it lacks would be missed by `make env`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = map(Requirement, [*project["dependencies"], *chain(*project["optional-dependencies"].values())])
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = [Requirement(line.rstrip(" \\")) for line in lines if re.match(r"[a-z]", line)]
+    versions = {r.name: str(r.specifier).removeprefix("==") for r in locked}
+    wrong = {
+        str(r): versions.get(canonicalize_name(r.name))
+        for r in wanted
+        if r.name != project["name"] and not r.specifier.contains(versions.get(canonicalize_name(r.name), "0"))
+    }
+    assert not wrong, "run `make lock`"
+    assert len(lines) == sum(bool(re.match(r"[a-z]|    --hash=sha256:[0-9a-f]{64}", line)) for line in lines)
+
+
 # ---- imports run one way
 
 # each package may import those before it; classical and generative never import one another
@@ -87,11 +116,11 @@ MAY_IMPORT = {
     "models": {*BELOW, "generative"},
     "analysis": {*BELOW, *PATHS},
     "cli": {*BELOW, *PATHS, "analysis"},
-    "__init__": set(),
+    "__init__": {"base"},
 }
 # library: the packages or modules that may import it; dynamics.reference is gala's door, and gala speaks in units
 CONFINED = {
-    "matplotlib": {"analysis.plot"},
+    "matplotlib": {"analysis.plot", "cli.__init__"},  # the command line imports it without the user's settings
     "arviz": {"generative.groups", "analysis", "cli"},
     "xarray": {"results", "classical.fit", "classical.groups", "generative.sample", "generative.groups"}
     | {"generative.model", "analysis", "cli"},
@@ -132,11 +161,63 @@ def test_imports_run_one_way(unit, name, path):
             assert inside, f"{name} must not import {target}: only {sorted(CONFINED[library])} may"
 
 
+def in_a_new_process(code, **environment):
+    """What a piece of Python prints, in an environment without JAX' and our own variables but these."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "OTIBAYES_"))} | environment
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 def test_import_is_light():
-    """Plotting starts when something is plotted, and float64 is on from the import."""
-    code = "import otibayes, jax, sys; print('matplotlib.pyplot' in sys.modules, jax.numpy.ones(1).dtype)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == ["False", "float64"], done.stderr
+    """Neither JAX nor what reads tables and draws figures is imported before it is needed."""
+    heavy = ["jax", "astropy", "scipy", "pandas", "matplotlib", "gala", "galpy", "arviz", "numpyro", "xarray"]
+    assert in_a_new_process(f"import otibayes, sys; print(*(m for m in {heavy} if m in sys.modules))") == []
+    assert in_a_new_process(f"import otibayes.cli, sys; print(*(m for m in {heavy} if m in sys.modules))") == []
+    heavy = ["scipy", "pandas", "matplotlib", "gala", "galpy", "arviz", "numpyro", "xarray"]
+    code = "import sys, otibayes as oti; oti.read_stars, oti.action_angle, oti.phase_space"
+    assert in_a_new_process(f"{code}; print(*(m for m in {heavy} if m in sys.modules))") == []
+
+
+@pytest.mark.parametrize("first", ["import otibayes, jax", "import jax, otibayes"])
+def test_float64_is_on_whichever_is_imported_first(first):
+    assert in_a_new_process(f"{first}; print(jax.numpy.ones(1).dtype)") == ["float64"]
+
+
+# ---- compiled programs
+
+LEAST = "jax_persistent_cache_min_compile_time_secs"
+COMPILE = f"jax.config.update('{LEAST}', 0.0); jax.jit(lambda x: jax.numpy.linalg.inv(x) @ x)(jax.numpy.eye(3))"
+
+
+@pytest.mark.parametrize("first", ["import otibayes", "import jax, otibayes"])
+def test_compiled_programs_are_kept_on_request(first, tmp_path):
+    cache = {"OTIBAYES_CACHE": str(tmp_path / "cache")}
+    in_a_new_process(f"{first}; import jax; {COMPILE}", **cache)
+    assert list(tmp_path.rglob("jit_*"))
+
+
+@pytest.mark.parametrize("wanted", ["off", "0", ""])
+def test_compiled_programs_are_not_kept_unasked(wanted):
+    code = "import otibayes, jax; print(jax.config.jax_compilation_cache_dir)"
+    assert in_a_new_process(code, OTIBAYES_CACHE=wanted) == ["None"]
+
+
+def test_the_command_line_keeps_compiled_programs(tmp_path):
+    keep = "import jax, otibayes.base.jax_options as o; o.keep_compiled_programs()"
+    code = f"{keep}; print(jax.config.jax_compilation_cache_dir)"
+    inside = in_a_new_process(
+        code.format("jax_compilation_cache_dir"), XDG_CACHE_HOME=str(tmp_path), HOME=str(tmp_path)
+    )
+    assert Path(inside[0]).is_relative_to(tmp_path)
+    theirs = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "theirs")}
+    assert in_a_new_process(code.format("jax_compilation_cache_dir"), **theirs) == [str(tmp_path / "theirs")]
+
+
+def test_a_cache_that_cannot_be_written_is_left_out(tmp_path):
+    (tmp_path / "file").touch()
+    code = "import otibayes, jax; print(jax.config.jax_compilation_cache_dir)"
+    assert in_a_new_process(code, OTIBAYES_CACHE=str(tmp_path / "file" / "below")) == ["None"]
 
 
 # ---- nothing names a machine or a registry

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from otibayes.models.free_circular_velocity import FREE
 import otibayes as oti
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import TABLE
-from otibayes.classical.fit import errors_of
-from otibayes.classical.objective import Settings
+from otibayes.classical.groups import joint_constraints
+from otibayes.classical.settings import ClassicalSettings
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative.model import load_model
 from otibayes.generative.settings import SampleSettings
@@ -20,7 +21,7 @@ from otibayes.results import schema
 from otibayes.results.provenance import digest, origins
 
 NAMES = [p.name for p in TABLE]
-FEW = {"bootstraps": 8, "settings": Settings(neighbours=24)}
+FEW = {"bootstraps": 8, "neighbours": 24}
 SHORT = {"surface": False, "chains": 2, "warmup": 10, "draws": 10, "basis_size": 16}
 
 
@@ -41,7 +42,7 @@ def posterior(stars):
 
 def test_classical_schema(classical, stars):
     assert set(classical.children) == {
-        *("posterior", "sample_stats", "optimum", "valley", "joint", "surface", "constant_data")
+        *("posterior", "sample_stats", "optimum", "valley", "weights", "joint", "surface", "constant_data")
     }
     draws = classical["posterior"].dataset
     assert dict(draws.sizes) == {"chain": 1, "draw": 8, "element": 2}
@@ -56,7 +57,9 @@ def test_classical_schema(classical, stars):
     # 8 bootstraps do not suffice for generalised least squares over 2 x 4
     assert classical["joint"].combination.values.tolist() == ["product"]
     assert classical["sample_stats"]["converged"].dtype == bool
-    assert classical["surface"].attrs["nodes"] > 15
+    assert classical["surface"].attrs["passes"] >= 50 + 16
+    assert "across its valley only" in draws.attrs["long_name"]
+    assert json.loads(classical.attrs["settings"])["bins"] == 3  # as asked, though 120 stars are too few for bins
     np.testing.assert_array_equal(classical["constant_data"]["row"], stars.row)
 
 
@@ -64,7 +67,7 @@ def test_joint_of_known_replicates():
     """Product of Gaussians by hand; derived quantities of it to first order, against finite differences."""
     rng = np.random.default_rng(0)
     centre, sd = np.array([1.0, 0.3, 20.0, 7.8]), np.array([0.05, 0.02, 3.0, 0.2])
-    joint = schema.joint_constraints(centre + sd * rng.normal(size=(2, 60, 4)), MILKY_WAY)
+    joint = joint_constraints(centre + sd * rng.normal(size=(2, 60, 4)), MILKY_WAY)
     assert joint.combination.values.tolist() == ["product", "gls"]
     assert (np.abs(joint["mean"].values[0] - centre) < 0.4 * sd).all()
     one = joint.sel(combination="product")
@@ -81,9 +84,9 @@ def test_joint_of_known_replicates():
 def test_joint_that_is_no_mass_model_derives_nothing():
     rng = np.random.default_rng(0)
     far = np.array([1.79, 0.05, 20.0, 7.8]) + [0.01, 0.01, 3.0, 0.2] * rng.normal(size=(1, 20, 4))
-    joint = schema.joint_constraints(far, MILKY_WAY)
+    joint = joint_constraints(far, MILKY_WAY)
     assert not joint.possible.any() and joint.derived_mean.isnull().all()
-    assert schema.joint_constraints(far[:, :3], MILKY_WAY) is None  # three replicates, four parameters
+    assert joint_constraints(far[:, :3], MILKY_WAY) is None  # three replicates, four parameters
 
 
 def test_posterior_schema(posterior, stars):
@@ -265,15 +268,31 @@ def test_identity_follows_from_every_input(stars):
     assert len({name, *(identity(*other) for other in others)}) == 6
 
 
-def test_missing_errors_are_equal_weights(stars):
-    def sigma():
-        return errors_of(oti.prepare_stars(stars, ["MG_FE", "FE_H"], "local", method="staeckel"))
+def test_identity_of_a_classical_result_follows_from_mass_model_and_every_setting(stars):
+    settings = ClassicalSettings()
+    others = [{"bins": 2}, {"weights": "equal"}, {"own_copies": True}, {"all_terms": True}, {"surface": False}]
+    others += [{"naive_mean": True}, {"detrended": True}, {"angle": "theta_R"}, {"moment": "scatter"}, {"delta": 3.6}]
+    others += [{"neighbours": 32}, {"method": "galpy"}, {"bootstraps": 64}]
+    assert len(others) == len(fields(ClassicalSettings))
+    names = [identity(stars, None, 0, ClassicalSettings(**other).recorded()) for other in others]
+    names += [identity(stars, None, 0, settings.recorded()), identity(stars, None, 0, settings.recorded(), FREE)]
+    assert len(set(names)) == len(others) + 2
 
-    assert sigma().min() > 0
-    stars.errors.pop("MG_FE")
-    np.testing.assert_array_equal(sigma()[:, 0], 1)
-    stars.errors.pop("FE_H")
-    assert sigma() is None
+
+def test_settings_or_keywords(stars):
+    with pytest.raises(InputError, match="give settings or the keyword bins, not both"):
+        oti.fit_classical(stars, settings=ClassicalSettings(), bins=2)
+    with pytest.raises(InputError, match="unknown setting 'polish'"):
+        oti.fit_classical(stars, polish=True)
+
+
+def test_a_star_without_an_error_keeps_the_weights_of_the_others(stars, classical):
+    sigma = stars.errors["MG_FE"].copy()
+    sigma[7] = np.nan
+    found = oti.fit_classical(replace(stars, errors=stars.errors | {"MG_FE": sigma}), seed=1, **FEW)
+    weights = found["weights"].dataset
+    assert weights.missing_errors.values.tolist() == [1, 0] and found.attrs["stars"] == classical.attrs["stars"]
+    assert float(weights.median_error[0]) == pytest.approx(np.nanmedian(sigma))
 
 
 @pytest.mark.parametrize(

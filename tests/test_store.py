@@ -14,8 +14,9 @@ from toy_galaxy import toy, toy_sample
 
 from otibayes.base.errors import InputError
 from otibayes.base.store import Store, connect, write_whole
-from otibayes.classical.bootstrap import fit
-from otibayes.classical.objective import Settings
+from otibayes.classical.fit import fit
+from otibayes.classical.settings import ClassicalSettings
+from otibayes.classical.statistic import make_statistic
 from otibayes.generative import likelihood_data
 from otibayes.generative.basis import make_basis
 from otibayes.generative.statistic import Moments
@@ -166,8 +167,9 @@ def test_errors_come_back_from_a_cluster(cluster):
 def test_a_fit_on_a_cluster_is_the_same(cluster, surface):
     """The passes over the stars, and the plain Nelder-Mead of every bootstrap."""
     stars, labels = toy_sample(90, 3, noise=0.02)
-    given = {"actions": toy, "bootstraps": 2, "starts": 1, "surface": surface, "settings": Settings(neighbours=16)}
-    here, there = (fit(stars, labels[:, :1], **given, nodes=Store(client=c)) for c in (None, cluster))
+    settings = ClassicalSettings(bootstraps=2, neighbours=16, surface=surface)
+    statistic = make_statistic(stars, labels[:, :1], actions=toy, settings=settings)
+    here, there = (fit(statistic, Store(client=c), starts=1) for c in (None, cluster))
     np.testing.assert_array_equal(there.replicates, here.replicates)
     np.testing.assert_array_equal(there.coefficients, here.coefficients)
     assert (there.evaluations == here.evaluations).all() and here.converged.any()

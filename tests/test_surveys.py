@@ -9,8 +9,9 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
 from otibayes.base.errors import InputError
-from otibayes.stars import distance_makers, read_stars, read_table, select, write_table
-from otibayes.stars.table import column_names, read_columns
+from otibayes.stars import read_stars, select, write_table
+from otibayes.stars.recipes import book
+from otibayes.stars.table import open_table
 
 N = 1500
 POLYGON = [(0.6, -0.05), (0.6, 0.04), (0.15, 0.04), (-0.5, 0.13), (-0.9, 0.13), (-1.0, 0.07), (-0.2, -0.1), (0.2, -0.1)]
@@ -132,7 +133,7 @@ def test_distances_of_another_maker_and_their_errors(galah_dr4, tmp_path):
         select(folder / "galah_dr4_allstar_240705.fits", "galah-dr4-low-alpha", gaia=gaia, distance="hipparcos")
     with pytest.raises(InputError, match=r"distance starhorse needs a column dist50, .*table to be joined"):
         select(folder / "galah_dr4_allstar_240705.fits", "galah-dr4-low-alpha", gaia=gaia, distance="starhorse")
-    assert {"photogeo", "starhorse", "astronn"} <= set(distance_makers())
+    assert {"photogeo", "starhorse", "astronn"} <= set(book()["distance"])
 
 
 def test_galah_dr3(tmp_path):
@@ -229,13 +230,13 @@ def test_high_alpha_is_the_complement_above(galah_dr4, astra):
 def test_a_table_after_an_empty_one_packed_or_not(astra):
     packed, table = astra
     for path in (packed, packed.with_suffix("")):
-        assert column_names(path) == table.colnames and len(read_table(path)) == N
-        np.testing.assert_array_equal(read_columns(path, ["snr"])["snr"], table["snr"])
+        part = open_table(path)[0]
+        assert part.names == table.colnames
+        np.testing.assert_array_equal(part.read(["snr"])["snr"], table["snr"])
     (packed.parent / "cut.fits.gz").write_bytes(packed.read_bytes()[:20_000])
-    for reader in (read_table, lambda path: read_columns(path, ["snr"])):
-        with pytest.raises(InputError, match=r"cut\.fits\.gz: cannot be") as raised:
-            reader(packed.parent / "cut.fits.gz")
-        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match=r"cut\.fits\.gz: cannot be") as raised:
+        open_table(packed.parent / "cut.fits.gz")
+    assert "\n" not in str(raised.value)
 
 
 def apogee(rng, n, gaia="GAIA") -> Table:

@@ -1,6 +1,7 @@
-"""Both answers side by side, in one table, with what the reader must know before believing either."""
+"""Three answers side by side, equation 8, chi^2 and the posterior, with what to know before believing any of them."""
 
 import json
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from ..base.errors import InputError
 from ..base.surface import Region, reader
+from ..classical.groups import MARK
 
 if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imported with the package
     import pandas as pd
@@ -16,7 +18,8 @@ if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imp
 __all__ = ["check_pair", "chi2_rise", "compare", "describe", "summary"]
 
 _ILL = 0.3  # a component of the flat direction (a unit vector) from which a parameter is called ill-determined
-_UNSURE = 0.05  # of fits that failed in one way, from which it is worth a word
+_UNSURE = 0.05  # share of fits that failed in one way, from which it is told
+_SHIFT = 0.3  # bootstrap sd: what other weights move, from which it is told
 
 
 def check_pair(classical: "xr.DataTree", posterior: "xr.DataTree") -> None:
@@ -31,14 +34,17 @@ def check_pair(classical: "xr.DataTree", posterior: "xr.DataTree") -> None:
 
 
 def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame":
-    """One row for each parameter and derived quantity, both answers in it.
+    """One row for each parameter and derived quantity, three answers in it.
 
-    Columns: `unit`; `classical_mean`, `classical_sd` (the joint constraint over elements: generalised least squares
-    where there are bootstraps enough, else the product of Gaussians; derived quantities to first order about it);
-    `posterior_mean`, `posterior_sd`, `low_95`, `high_95` (2.5% and 97.5%); `difference_sigma` (classical - posterior
-    over the root of the summed variances; both saw the same stars, so that it is no test of significance); `r_hat`,
-    `ess_bulk`, `ess_tail`; `truth`, NaN where unknown; `product_mean`, `product_sd`; `ELEMENT_mean`, `ELEMENT_sd` of
-    the bootstraps; `note`, where the classical answer is ill-determined. `table.attrs` says which joint it is.
+    Columns: `unit`. Equation 8, whose errors are across its valley only: `eq8_mean`, `eq8_sd` (joint constraint of the
+    elements: generalised least squares with enough bootstraps, else the product of Gaussians). chi^2: `chi2_mean`,
+    `chi2_sd` (joint, generalised least squares), and for each element `chi2_ELEMENT` with the 68% profile interval
+    `chi2_ELEMENT_low`, `chi2_ELEMENT_high`; NaN where there is none. `posterior_mean`, `posterior_sd`, `low_95`,
+    `high_95` (2.5% and 97.5%). `difference_sigma`: joint chi^2 less posterior over the root of the summed variances;
+    both saw the same stars, so that it is no test of significance. `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN where
+    unknown; `eq8_product_mean`, `eq8_product_sd`; `eq8_ELEMENT_mean`, `eq8_ELEMENT_sd` of the bootstraps; `note`, where
+    equation 8 is ill-determined. Joint derived quantities are to first order. `table.attrs["eq8"]` names the joint
+    constraint.
 
     Raises `InputError` where an argument is not such a result, or the mass models differ.
     """
@@ -51,28 +57,45 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     parameters = posterior.attrs["parameters"].split(",")
     derived = [n for n in classical["posterior"].data_vars if n not in parameters and n in draws]
     notes = _notes(classical, combination)
+    unknown = (np.nan, np.nan)
     rows = {}
     for name in [*parameters, *derived]:
         values = draws[name].values
-        mean, sd = joint.get(combination, {}).get(name, (np.nan, np.nan))
-        row: dict[str, Any] = {"unit": draws[name].attrs.get("units", ""), "classical_mean": mean, "classical_sd": sd}
+        row: dict[str, Any] = {"unit": draws[name].attrs.get("units", "")}
+        row["eq8_mean"], row["eq8_sd"] = joint.get(combination, {}).get(name, unknown)
+        mean, sd = row["chi2_mean"], row["chi2_sd"] = joint.get("chi2", {}).get(name, unknown)
+        row |= _chi2_of_elements(classical, name)
         row |= {"posterior_mean": values.mean(), "posterior_sd": values.std(ddof=1)}
         row["low_95"], row["high_95"] = np.quantile(values, [0.025, 0.975])
         row["difference_sigma"] = (mean - values.mean()) / np.hypot(sd, values.std(ddof=1))
         row |= _diagnostics(draws[name])
         row["truth"] = truth.get(name, np.nan)
-        row["product_mean"], row["product_sd"] = joint.get("product", {}).get(name, (np.nan, np.nan))
-        for element, replicates in classical["posterior"].dataset[name].groupby("element"):
-            row[f"{element}_mean"], row[f"{element}_sd"] = float(replicates.mean()), float(replicates.std(ddof=1))
+        row["eq8_product_mean"], row["eq8_product_sd"] = joint.get("product", {}).get(name, unknown)
+        for element, one in classical["posterior"].dataset[name].groupby("element"):
+            row[f"eq8_{element}_mean"], row[f"eq8_{element}_sd"] = float(one.mean()), float(one.std(ddof=1))
         row["note"] = notes.get(name, "")
         rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
-    table.attrs = {"classical": combination}
+    table.attrs = {"eq8": combination}
     return table
 
 
+def _chi2_of_elements(classical: "xr.DataTree", name: str) -> dict[str, float]:
+    """Each element's chi^2 optimum of a quantity, and its interval where the quantity is a parameter."""
+    if "chi2" not in classical.children:
+        return {}
+    chi2 = classical["chi2"].dataset
+    row = {}
+    for element in chi2.element.values.tolist():
+        one = chi2.sel(element=element)
+        interval = one.interval.sel(parameter=name).values if name in one.parameter.values else (np.nan, np.nan)
+        row[f"chi2_{element}"] = float(one[name])
+        row[f"chi2_{element}_low"], row[f"chi2_{element}_high"] = map(float, interval)
+    return row
+
+
 def _joint(classical: "xr.DataTree") -> tuple[str, dict[str, dict[str, tuple[float, float]]]]:
-    """The joint constraint to show, and (mean, sd) by constraint and name."""
+    """The joint constraint of equation 8 to show, and (mean, sd) by constraint and name."""
     if "joint" not in classical.children:
         return "none", {}
     joint = classical["joint"].dataset
@@ -86,7 +109,7 @@ def _joint(classical: "xr.DataTree") -> tuple[str, dict[str, dict[str, tuple[flo
             one.derived.values.tolist(), one.derived_mean.values.tolist(), one.derived_sd.values.tolist(), strict=True
         )
         found[name] |= {quantity: (mean, width) for quantity, mean, width in derived}
-    return ("gls" if "gls" in found else "product"), found
+    return next((name for name in ("gls", "product") if name in found), "none"), found
 
 
 def _diagnostics(draws: Any) -> dict[str, float]:
@@ -100,27 +123,26 @@ def _diagnostics(draws: Any) -> dict[str, float]:
 
 
 def _notes(classical: "xr.DataTree", combination: str) -> dict[str, str]:
-    """What must be said of the classical answer for a parameter."""
+    """What must be told of a parameter's answer from equation 8."""
     valley, notes = classical["valley"].dataset, {}
     steep = np.abs(valley.flat).max("element")
     for name in valley.parameter.values.tolist():
         if float(steep.sel(parameter=name)) > _ILL:
             spread = float(valley.spread.sel(parameter=name).max())
-            notes[name] = f"ill-determined: along the classical valley; other starts end {spread:.2g} (sd) apart"
+            notes[name] = f"eq. 8 is ill-determined: along its valley other starts end {spread:.2g} (sd) apart"
     if combination in ("gls", "product"):
         joint = classical["joint"].dataset.sel(combination=combination)
         if not bool(joint.possible):
             for name in joint.derived.values.tolist():
-                notes[name] = "the classical joint mean is outside the bounds; nothing derives from it"
+                notes[name] = "the joint mean of eq. 8 is outside the bounds; nothing derives from it"
     return notes
 
 
 def chi2_rise(classical: "xr.DataTree", theta: Any) -> np.ndarray:
     """By how much chi^2 of each element (..., E) is above its minimum at theta (..., d), in the parameters' units.
 
-    At the truth it is distributed as chi^2 with d degrees of freedom, however the valley bends (Wilks 1938); theta may
-    be a posterior's draws. NaN outside the region of an element's surface. Raises `InputError` for a result without
-    chi^2.
+    At the truth it is distributed as chi^2 with d degrees of freedom (Wilks 1938); theta may be a posterior's draws.
+    NaN outside the region of an element's surface. Raises `InputError` for a result without chi^2.
     """
     if "chi2" not in classical.children:
         raise InputError("the result has no chi^2: fit with the surface, bins of J_z and more bootstraps")
@@ -131,7 +153,8 @@ def chi2_rise(classical: "xr.DataTree", theta: Any) -> np.ndarray:
     for e in range(found.sizes["element"]):
         one = found.isel(element=e)
         region = Region(one.centre.values, one.whitening.values, float(one["size"]), -anywhere, anywhere)
-        read = reader(region, int(found.attrs["degree"]), one.terms.values)
+        degree = int(one.degree)
+        read = reader(region, degree, one.terms.values[: math.comb(theta.shape[-1] + degree, degree)])
         statistics = np.array([read(point) for point in theta.reshape(-1, theta.shape[-1])])
         lowest, root = one.statistics.values, one.root.values
         rises.append(((statistics @ root.T) ** 2).sum(1) - ((root @ lowest) ** 2).sum())
@@ -175,61 +198,104 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
 
 
 def _about_classical(classical: "xr.DataTree") -> list[str]:
-    valley, lines = classical["valley"].dataset, []
+    valley = classical["valley"].dataset
+    lines = [f"eq. 8: {MARK}; chi^2 and the posterior have no such valley"]
     for element in valley.element.values.tolist():
         one = valley.sel(element=element)
         flat = ", ".join(f"{n} {v:+.2f}" for n, v in zip(one.parameter.values, one.flat.values, strict=True))
         spread = ", ".join(f"{n} {v:.2g}" for n, v in zip(one.parameter.values, one.spread.values, strict=True))
         eigenvalues = ", ".join(f"{value:.1e}" for value in one.eigenvalues.values)
         lines.append(
-            f"valley ({element}): the objective is flat along ({flat}) in tenths of the bounds; eigenvalues"
-            f" {eigenvalues}; {one.sizes['start']} other starts end apart by (sd) {spread}"
+            f"valley ({element}): eq. 8 is flat along ({flat}) in tenths of the bounds; eigenvalues {eigenvalues};"
+            f" {one.sizes['start']} other starts end apart by (sd) {spread}"
         )
-    statistics = classical["sample_stats"].dataset
-    stopped, bound = 1 - float(statistics.converged.mean()), float(statistics.at_bound.mean())
-    fits = statistics.converged.size
-    lines.append(f"classical: of {fits} bootstrap fits {stopped:.0%} did not converge, {bound:.0%} are at a bound")
+    fits = classical["sample_stats"].dataset
+    stopped, bound = 1 - float(fits.converged.mean()), float(fits.at_bound.mean())
+    lines.append(
+        f"eq. 8: of {fits.converged.size} bootstrap fits {stopped:.0%} did not converge, {bound:.0%} are at a bound"
+        + ("; fits at a bound make its sd a lower limit" if bound > _UNSURE else "")
+    )
     if "joint" not in classical.children:
-        lines.append("classical: no joint constraint; it needs more bootstraps than parameters")
+        lines.append("eq. 8: no joint constraint; it needs more bootstraps than parameters")
     elif "gls" not in classical["joint"].combination.values:
-        lines.append("classical: the joint constraint is the product over elements, which claims too much; GLS needs"
-                     " more bootstraps")  # fmt: skip
-    if bound > _UNSURE:
-        lines.append("classical: fits at a bound make its sd a lower limit")
-    if "surface" in classical.children:
-        s = classical["surface"].attrs
-        before = f" ({s['surface_worst']:.2g} before they were polished)" if s["polished"] else ""
-        lines.append(
-            f"surface (classical): coefficients off by {s['worst']:.2g} bootstrap sd at the worst of the optima checked"
-            f"{before}; {s['nodes']} passes over the stars; {s['edge']} elements with an optimum on the edge"
-        )
-    if "chi2" in classical.children:
-        c = classical["chi2"].dataset
-        first = str(c.parameter.values[0])
-        each = zip(c.element.values, c.value.values, c.p_value.values, c[first].values, c.interval.values, strict=True)
-        told = ", ".join(
-            f"{e} {v:.1f} (p {p:.2f}; {first} {m:.3g}, {i[0, 0]:.3g} to {i[0, 1]:.3g})" for e, v, p, m, i in each
-        )
-        lines.append(f"chi^2 in bins of J_z (ours, without the valley): {told}; {c.attrs['dof']} degrees of freedom")
+        lines.append("eq. 8: the joint constraint is the product over elements, whose errors are too small; generalised"
+                     " least squares need more bootstraps")  # fmt: skip
+    return [*lines, *_about_weights(classical["weights"].dataset), *_about_surfaces(classical), _about_chi2(classical)]
+
+
+def _about_weights(weights: "xr.Dataset") -> list[str]:
+    """Where other weights of the stars move equation 8, and errors that were missing."""
+    lines = []
+    chosen, other = weights.attrs["weights"], weights.attrs["other"]
+    for element in weights.element.values.tolist():
+        shift = weights["shift"].sel(element=element)
+        far = [f"{n} by {v:+.2g}" for n, v in zip(shift.parameter.values, shift.values, strict=True) if abs(v) > _SHIFT]
+        if far:
+            lines.append(
+                f"weights ({element}): {other} weights in place of {chosen} move eq. 8 in {', '.join(far)} bootstrap sd"
+            )
+        if missing := int(weights.missing_errors.sel(element=element)):
+            lines.append(f"weights ({element}): {missing} stars without an error have the median error of the others")
     return lines
 
 
+def _about_surfaces(classical: "xr.DataTree") -> list[str]:
+    if "surface" not in classical.children:
+        return []
+    surface = classical["surface"].dataset
+    errors = ", ".join(
+        f"{e} {rms:.2g} (worst {worst:.2g})"
+        for e, rms, worst in zip(surface.element.values, surface.rms.values, surface.worst.values, strict=True)
+    )
+    return [
+        f"surface (eq. 8): plain less surface coefficients at {surface.sizes['pair']} random optima, rms in bootstrap"
+        f" sd: {errors}; {surface.attrs['passes']} passes over the stars"
+    ]
+
+
+def _about_chi2(classical: "xr.DataTree") -> str:
+    if "chi2" not in classical.children:
+        return "chi^2: none; it needs the surface, bins of J_z with 100 stars each, and more bootstraps than statistics"
+    c = classical["chi2"].dataset
+    each = zip(c.element.values, c.value.values, c.p_value.values, strict=True)
+    values = ", ".join(f"{e} {v:.1f} (p {p:.2f})" for e, v, p in each)
+    return f"chi^2 in bins of J_z (ours): minimum {values}; {c.attrs['dof']} degrees of freedom"
+
+
 def summary(table: "pd.DataFrame") -> str:
-    """The table for a terminal: what most readers want of it."""
-    columns = ["classical_mean", "classical_sd", "posterior_mean", "posterior_sd", "low_95", "high_95"]
-    columns += ["difference_sigma", "r_hat", "ess_bulk"]
-    if table.truth.notna().any():
-        columns.append("truth")
-    shown = table[columns].rename(columns={"difference_sigma": "diff/sigma", "ess_bulk": "ess"})
-    shown = shown.rename(columns=lambda name: name.replace("classical", "class.").replace("posterior", "post."))
+    """The table for a terminal: the three answers, then chi^2 of each element."""
+    import pandas as pd
+
+    names = {
+        "eq8_mean": "eq. 8*",
+        "eq8_sd": "sd*",
+        "chi2_mean": "chi^2",
+        "chi2_sd": "sd",
+        "posterior_mean": "posterior",
+    }
+    names |= {"posterior_sd": "sd ", "low_95": "low_95", "high_95": "high_95", "difference_sigma": "diff/sigma"}
+    names |= {"r_hat": "r_hat", "ess_bulk": "ess"} | ({"truth": "truth"} if table.truth.notna().any() else {})
+    shown = table[list(names)].set_axis(list(names.values()), axis=1)
     shown.index = [f"{name} [{unit}]" if unit else name for name, unit in zip(table.index, table.unit, strict=True)]
     shown["ess"] = shown["ess"].round()
     shown["r_hat"] = shown["r_hat"].round(3)
-    text = shown.to_string(float_format=lambda x: f"{x:.4g}", na_rep="-")
-    notes = [f"{name}: {note}" for name, note in table.note.items() if note]
     title = {
         "gls": "generalised least squares over elements",
         "product": "product over elements",
         "none": "no joint fit",
     }
-    return "\n".join([text, f"class. = {title[table.attrs['classical']]}", *notes])
+    lines = [shown.to_string(float_format=lambda x: f"{x:.4g}", na_rep="-")]
+    lines.append(f"* eq. 8 of Price-Whelan et al. (2021), {title[table.attrs['eq8']]}: {MARK}")
+    elements = [column[len("chi2_") : -len("_low")] for column in table if column.endswith("_low")]
+    if elements:
+        rows = table[table[[f"chi2_{element}_low" for element in elements]].notna().any(axis=1)]
+        cells = {
+            element: [
+                f"{row[f'chi2_{element}']:.4g} ({row[f'chi2_{element}_low']:.4g}, {row[f'chi2_{element}_high']:.4g})"
+                for _, row in rows.iterrows()
+            ]
+            for element in elements
+        }
+        lines += ["chi^2 of each element, with 68% profile intervals (nan: open within the bounds)"]
+        lines.append(pd.DataFrame(cells, index=rows.index.rename(None)).to_string())
+    return "\n".join([*lines, *(f"{name}: {note}" for name, note in table.note.items() if note)])

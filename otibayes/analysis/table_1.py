@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import InputError
-from ..classical.groups import joint_constraints
-from ..classical.joint import Joint, joint_gls, joint_product
+from ..classical.groups import MARK, Joint, joint_constraints, joint_gls, joint_product
 from ..dynamics import MILKY_WAY, MassModel
 
 if TYPE_CHECKING:  # pandas is slow to import
@@ -17,7 +16,7 @@ if TYPE_CHECKING:  # pandas is slow to import
 __all__ = ["excluding", "joint_of", "table_1", "table_1_text"]
 
 _DERIVED = ("M_disk", "M_disk_over_M_halo")
-_TITLES = {"product": "product", "gls": "cross-covariance", "chi2": "chi^2 (ours)"}
+_TITLES = {"product": "eq. 8*, product", "gls": "eq. 8*, cross-covariance", "chi2": "chi^2 (ours)"}
 
 
 def excluding(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassModel = MILKY_WAY) -> list[str]:
@@ -44,7 +43,7 @@ def _replicates(classical: "xr.DataTree", elements: Sequence[str], model: MassMo
 
 
 def joint_of(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassModel = MILKY_WAY) -> dict[str, Joint]:
-    """The joint constraints of the elements but for those excluded: "product", and "gls" with bootstraps enough."""
+    """Joint constraints of equation 8 without some elements: "product", and "gls" with enough bootstraps."""
     replicates = _replicates(classical, excluding(classical, exclude, model), model, "posterior")
     found = {"product": joint_product(replicates)}
     if len(replicates) * replicates.shape[2] + 2 < replicates.shape[1]:
@@ -56,9 +55,9 @@ def table_1(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassMo
     """Joint constraints of all elements, and without those of `exclude`, a row for each quantity (PW21, Table 1).
 
     Rows: the parameters, M_disk [Msun] and M_disk/M_halo within 8.1 kpc. Columns: (elements, constraint, "mean" or
-    "sd"), with the paper's product of Gaussians, with the cross-covariance of the elements (the same resamples serve
-    all; generalised least squares), and that of chi^2's optima, where each exists; derived quantities to first order.
-    Raises `InputError` as `excluding`.
+    "sd"): of equation 8 the paper's "product" of Gaussians and "gls" with the cross-covariance of the elements, both
+    with errors across its valley only; "chi2", by generalised least squares; each where there are enough bootstraps.
+    Derived quantities are to first order. Raises `InputError` as `excluding`.
     """
     import pandas as pd
 
@@ -67,15 +66,12 @@ def table_1(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassMo
         groups["without " + ", ".join(exclude)] = excluding(classical, exclude, model)
     columns: dict[Any, dict[str, float]] = {}
     for title, elements in groups.items():
-        constraints: dict[str, Any] = {}
-        joint = joint_constraints(_replicates(classical, elements, model, "posterior"), model)
-        if joint is not None:
-            constraints |= {str(name): joint.sel(combination=name) for name in joint.combination.values}
-        if "chi2" in classical.children:
-            ours = joint_constraints(_replicates(classical, elements, model, "chi2"), model)
-            if ours is not None and "gls" in ours.combination.values:
-                constraints["chi2"] = ours.sel(combination="gls")
-        for name, one in constraints.items():
+        ours = _replicates(classical, elements, model, "chi2") if "chi2" in classical.children else None
+        joint = joint_constraints(_replicates(classical, elements, model, "posterior"), model, ours)
+        if joint is None:
+            continue
+        for name in joint.combination.values.tolist():
+            one = joint.sel(combination=name)
             sd = np.sqrt(np.diagonal(one.covariance.values))
             values = dict(zip(one.parameter.values.tolist(), zip(one["mean"].values, sd, strict=True), strict=True))
             for quantity in _DERIVED:
@@ -101,7 +97,7 @@ def table_1_text(table: "pd.DataFrame") -> str:
     for title, name in dict.fromkeys((a, b) for a, b, c in table.columns if c == "mean"):
         mean, sd = table[title, name, "mean"], table[title, name, "sd"]
         shown[title, _TITLES[name]] = [_rounded(m, s) for m, s in zip(mean, sd, strict=True)]
-    return pd.DataFrame(shown, index=table.index).to_string()
+    return f"{pd.DataFrame(shown, index=table.index).to_string()}\n* {MARK}"
 
 
 def _rounded(mean: float, sd: float) -> str:

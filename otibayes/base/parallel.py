@@ -18,7 +18,7 @@ BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
 
 def cores() -> int:
     """How many threads to use."""
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threaded(description: str, unit: str) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:

@@ -8,6 +8,8 @@ from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .arrays import in_unit
+
 __all__ = ["TABLE", "Parameter", "Parameters", "parameters_type"]
 
 
@@ -36,12 +38,29 @@ TABLE = (
 
 
 def parameters_type(table: Sequence[Parameter]) -> Any:
-    """The named tuple (hence a JAX pytree) that holds one value per row of `table`, fiducial by default."""
-    return namedtuple("Parameters", [p.name for p in table], defaults=[p.fiducial for p in table])
+    """The named tuple (hence a JAX pytree) that holds one value per row of `table`, fiducial by default.
+
+    Quantities are converted to the unit of their row. Raises `InputError` for text and for another kind of quantity.
+    """
+    plain = namedtuple("Parameters", [p.name for p in table], defaults=[p.fiducial for p in table])  # type: ignore[misc]
+
+    class Parameters(plain):  # type: ignore[valid-type, misc]
+        __slots__ = ()
+
+        def __new__(cls, *values: Any, **named: Any) -> Any:
+            return cls._make(plain(*values, **named))
+
+        @classmethod
+        def _make(cls, values: Any) -> Any:  # type: ignore[override]
+            rows = zip(values, table, strict=True)
+            return tuple.__new__(cls, [in_unit(value, p.unit, p.name) for value, p in rows])
+
+    return Parameters
 
 
 Parameters = parameters_type(TABLE)
+Parameters.__qualname__ = "Parameters"  # so that other processes find it
 Parameters.__doc__ = """The default four parameters: m_disk (-), h_z (kpc), z_sun (pc), vz_sun (km/s).
 
-A named tuple and JAX pytree; what is not given takes its fiducial value.
+A named tuple and JAX pytree; what is not given takes its fiducial value, and a quantity is converted to its unit.
 """

@@ -1,73 +1,38 @@
-"""The classical objective as the procedure box of PW21, section 6.2, lists it: stars and theta in, coefficients out.
+"""Equations 3 to 8 of PW21, and its procedure box (section 6.2) as the paper reads.
 
-`plain_coefficients` is the procedure as the paper reads, for one element and one resample, to be checked against it;
-`coefficients` is the same for every element and resample at once, which is what everything runs on.
+`plain_coefficients` is the procedure for one label and one resample, to be checked against the paper. `Statistic` in
+`statistic` gives the same numbers for all labels and resamples at once, and everything else runs on it.
 """
 
-import functools
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 
+from ..base.parameters import Parameter
 from ..dynamics.frame import PhaseSpace, phase_space
-from ..dynamics.trend import detrended
-from .deviation import Neighbours, over_blocks
-from .fourier import coefficient_names, design, normal_equations, solve
-from .neighbours import Candidates
+from ..dynamics.potential import MassModel
 
 __all__ = [
-    "ANGLES",
-    "BINNED",
-    "MOMENTS",
-    "AtTheta",
-    "Coefficients",
-    "Settings",
-    "at_theta",
-    "coefficients",
-    "deviations",
+    "Actions",
+    "Minimum",
+    "coefficient_names",
+    "design",
+    "least_squares",
+    "minimise_objective",
+    "normal_matrices",
     "objective",
-    "of_stars",
     "plain_coefficients",
+    "projections",
+    "scales",
+    "solve",
 ]
 
 Actions = Callable[[PhaseSpace, Any], Any]
 
-ANGLES, MOMENTS = ("theta_z", "theta_R"), ("mean", "scatter")
-BINNED = (1, 2, 4)  # harmonics of the coefficients in bins of J_z
-
-
-class Settings(NamedTuple):
-    """What the paper fixes and a variant may change.
-
-    `neighbours` K; `own_copies`, whether a star's copies in a resample are its neighbours; `gradient`, whether the
-    local mean is weighted (A5) or naive (A1); `angle`, "theta_z" or "theta_R"; `moment` of a label, its "mean" or
-    "scatter"; `every`, whether c0 and b2 are in the objective. Ours: `detrended`, whether labels lose their gross form
-    in the actions (`detrended`) before any mean over neighbours; `bins`, edges in J_z [kpc km/s] between which
-    the coefficients are found separately, always of detrended labels.
-    """
-
-    neighbours: int = Neighbours().number
-    own_copies: bool = False
-    gradient: bool = True
-    angle: str = "theta_z"
-    moment: str = "mean"
-    every: bool = False
-    detrended: bool = False
-    bins: tuple[float, ...] = ()
-
-
-class Coefficients(NamedTuple):
-    """`series` (B, E, 5), c0 a1 b1 a2 b2 of equation 3; `binned` (B, E, bins, 7), with a4 b4, for bins of J_z.
-
-    In the labels' unit; of the scatter, its square.
-    """
-
-    series: Any
-    binned: Any
+_CHUNK = 4096  # stars: products of terms of all stars at once would be large
 
 
 def plain_coefficients(
@@ -77,7 +42,7 @@ def plain_coefficients(
     sigma: np.ndarray,
     draws: np.ndarray,
     actions: Actions,
-    neighbours: int = Neighbours().number,
+    neighbours: int = 64,
 ) -> np.ndarray:
     """(c0, a1, b1, a2, b2) of one label on one resample, steps 1 to 6 of PW21's procedure as they read.
 
@@ -102,118 +67,124 @@ def plain_coefficients(
     return np.linalg.solve(M.T @ (C_inverse * M), M.T @ (C_inverse[:, 0] * deviation))  # step 6: equation 7
 
 
-def coefficients(
-    theta: Any,
-    stars: Any,
-    labels: Any,
-    sigma: Any,
-    counts: Any,
-    actions: Actions,
-    settings: Settings = Settings(),  # noqa: B008
-    candidates: Candidates | None = None,
-) -> Coefficients:
-    """Fourier coefficients of every label and resample, for one theta (PW21, steps 1 to 6).
+# ---- equations 3 to 8
 
-    `theta` is a `Parameters`; `stars` N of them; `labels` and `sigma` (N, E) hold any labels and their errors in one
-    unit (None: equal); `counts` (B, N) how often each star was drawn in each resample (None: one, every star once).
-    `actions(w, theta)` gives an `ActionAngle` of phase space `w`, that is `SampleActions` or another function; where it
-    holds something of each star, `actions.of(chosen)` is the same for the stars `chosen`. `candidates` of the N stars,
-    at a theta not far away, save most of the search for neighbours.
 
-    Where the stars are few, their mean over neighbours (A5) is off by what the field bends there, and the outer stars'
-    deviations with it, systematically. Labels less their regression on the actions' wide terms bend little; a
-    regression of all stars serves every resample.
+def coefficient_names(harmonics: Sequence[int] = (1, 2)) -> list[str]:
+    """Names in the order of equation 4's columns: c0, a1, b1, a2, b2 (equation 7 lists them otherwise, a misprint)."""
+    return ["c0"] + [f"{kind}{m}" for m in harmonics for kind in "ab"]
+
+
+def design(angle: Any, harmonics: Sequence[int] = (1, 2)) -> np.ndarray:
+    """Design matrix (N, 1 + 2 harmonics) of angles (N,) [rad]: 1, cos, sin, cos 2, sin 2, ... (PW21, equation 4)."""
+    angle = np.asarray(angle)
+    waves = [wave(m * angle) for m in harmonics for wave in (np.cos, np.sin)]
+    return np.stack([np.ones_like(angle), *waves], -1)
+
+
+def normal_matrices(M: np.ndarray, inverse: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """M^T C^-1 M of equation 7, (B, E, T, T).
+
+    `M` (N, T); `inverse` variances (N, E); `counts` (B, N): how often each star was drawn in each resample.
     """
-    sample = at_theta(theta, stars, labels, sigma, counts, actions, settings)
-    E = sample.y.shape[1]
-    M = design(sample.angle, BINNED) if settings.bins else design(sample.angle)
-    place = np.digitize(sample.J[:, 2], settings.bins)
-    bins = len(settings.bins) + 1 if settings.bins else 0
-
-    def equations(chosen: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        drawn = sample.counts[:, chosen]
-        return normal_equations(M[chosen], found, sample.inverse[chosen], drawn, place[chosen], max(bins, 1))
-
-    parts = deviations(equations, sample, settings, candidates)
-    normal, projection = functools.reduce(lambda one, other: jax.tree.map(operator.add, one, other), parts)
-    T = len(coefficient_names())  # the series' terms are the first of a bin's
-    series = solve(normal[..., :T, :T].sum(0), projection[..., :E, :T].sum(0))
-    if not bins:
-        return Coefficients(series, np.zeros((*series.shape[:2], 0, len(coefficient_names(BINNED)))))
-    return Coefficients(series, np.stack([*solve(normal, projection[..., -E:, :])], 2))
+    (N, T), E, B = M.shape, inverse.shape[1], len(counts)
+    row, column = np.triu_indices(T)
+    upper = np.zeros((B, E * len(row)))
+    for first in range(0, N, _CHUNK):
+        chosen = slice(first, first + _CHUNK)
+        products = inverse[chosen, :, None] * (M[chosen, row] * M[chosen, column])[:, None]
+        upper += counts[:, chosen].astype(float) @ products.reshape(len(products), -1)
+    normal = np.empty((B, E, T, T))
+    normal[..., row, column] = normal[..., column, row] = upper.reshape(B, E, len(row))
+    return normal
 
 
-class AtTheta(NamedTuple):
-    """What one theta makes of N stars: their actions `J` (N, 3) [kpc km/s] and `angle` (N,) [rad].
+def projections(M: np.ndarray, deviations: np.ndarray, inverse: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """M^T C^-1 y of equation 7, (B, E, T), of some stars, to be summed over all.
 
-    `stars` (N,), which of the catalogue's they are; centred labels `y` (N, E), `inverse` variances (N, 1 or E) and
-    `counts` (B, N); `ways`, the labels whose deviations are sought, one (N, E or, for the scatter, 2 E) each: as they
-    are, for the series, and less their gross form, for bins, or for both.
+    `deviations` (N, E, B); the others as for `normal_matrices`.
     """
-
-    J: np.ndarray
-    angle: np.ndarray
-    stars: np.ndarray
-    y: np.ndarray
-    inverse: np.ndarray
-    counts: np.ndarray
-    ways: list[np.ndarray]
+    weighted = (inverse[:, :, None] * M[:, None]).transpose(1, 2, 0).astype(deviations.dtype)
+    drawn = deviations * counts.T[:, None].astype(deviations.dtype)
+    return np.matmul(weighted, drawn.transpose(1, 0, 2)).transpose(2, 0, 1).astype(float)
 
 
-def at_theta(
-    theta: Any, stars: Any, labels: Any, sigma: Any, counts: Any, actions: Actions, settings: Settings
-) -> AtTheta:
-    """Arguments as for `coefficients`. A single resample keeps only its stars, where others do not matter."""
-    w, y = phase_space(stars, theta), np.asarray(labels, float)
-    y = y - y.mean(0)
-    counts = np.ones((1, len(y)), int) if counts is None else np.asarray(counts)
-    scatter, gross = settings.moment == "scatter", bool(settings.detrended or settings.bins)
-    equal = sigma is None or scatter
-    inverse = np.ones((len(y), 1)) if equal else np.asarray(sigma, float) ** -2.0
-    drawn = np.arange(len(y))
-    if len(counts) == 1 and not gross:  # stars that were not drawn weigh nothing, and are a third of all
-        drawn = np.flatnonzero(counts[0])
-        w, actions = PhaseSpace(*(np.asarray(x)[drawn] for x in w)), of_stars(actions, drawn)
-        y, inverse, counts = y[drawn], inverse[drawn], counts[:, drawn]
-    aa = actions(w, theta)
-    J = np.stack([np.asarray(aa.J_R), np.asarray(aa.L_z), np.asarray(aa.J_z)], -1)
-    used = np.concatenate([y, y**2], 1) if scatter else y
-    ways = [used] if not settings.detrended else []
-    if gross:
-        ways.append(detrended(J, used))
-    return AtTheta(J, np.asarray(getattr(aa, settings.angle)), drawn, y, inverse, counts, ways)
+def solve(normal: np.ndarray, projection: np.ndarray) -> np.ndarray:
+    """Coefficients (B, E, T) (PW21, equation 7)."""
+    return np.linalg.solve(normal, projection[..., None])[..., 0]
 
 
-def of_stars(actions: Actions, chosen: np.ndarray) -> Actions:
-    """The same of the stars `chosen` only."""
-    return actions.of(chosen) if hasattr(actions, "of") else actions
+def least_squares(
+    angle: Any, deviations: Any, inverse: Any = None, counts: Any = None, harmonics: Sequence[int] = (1, 2)
+) -> np.ndarray:
+    """Best-fitting coefficients (B, E, 1 + 2 harmonics) of equation 3 in the deviations' unit (PW21, equation 7).
 
-
-def deviations(
-    use: Callable[[np.ndarray, np.ndarray], Any],
-    sample: AtTheta,
-    settings: Settings,
-    candidates: Candidates | None = None,
-) -> Iterator[Any]:
-    """What `use` makes of stars (S,) and the deviations (S, ways E, B) of their labels or scatters, block by block."""
-    y = sample.y
-
-    def used(chosen: np.ndarray, found: np.ndarray) -> Any:
-        if settings.moment == "scatter":
-            # y less the local mean m, squared, less its own local mean <y^2> - m^2; <> are the same weighted means
-            pairs = [np.split(way, 2, 1) for way in np.split(found, len(sample.ways), 1)]
-            found = np.concatenate([second - 2 * (y[chosen, :, None] - first) * first for first, second in pairs], 1)
-        return use(chosen, found)
-
-    neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
-    candidates = None if candidates is None else candidates.of(sample.stars)
-    return over_blocks(used, sample.J, np.concatenate(sample.ways, 1), sample.counts, neighbours, candidates)
-
-
-def objective(series: Any, every: bool = False) -> Any:
-    """a1^2 + b1^2 + a2^2 over the last axis of (c0, a1, b1, a2, b2) (PW21, equation 8).
-
-    `every=True` adds c0^2 and b2^2, the variant that the paper verified to change little.
+    `angle` (N,) [rad]; `deviations` (B, N, E); `inverse` variances (N, E) (None: equal); `counts` (B, N): how often
+    each star was drawn in each resample (None: once). Ordered as `coefficient_names`.
     """
-    chosen = series if every else series[..., 1:4]
-    return (chosen**2).sum(-1)  # step 7
+    y, M = np.asarray(deviations).transpose(1, 2, 0), design(angle, harmonics)
+    inverse = np.ones(y.shape[:2]) if inverse is None else np.asarray(inverse, float)
+    counts = np.ones((y.shape[2], len(y))) if counts is None else np.asarray(counts)
+    return solve(normal_matrices(M, inverse, counts), projections(M, y, inverse, counts))
+
+
+def objective(series: Any, all_terms: bool = False) -> Any:
+    """a1^2 + b1^2 + a2^2 over the last axis of (c0, a1, b1, a2, b2) (PW21, equation 8, step 7).
+
+    `all_terms` adds c0^2 and b2^2, the variant that the paper verified to change little.
+    """
+    chosen = series if all_terms else series[..., 1:4]
+    return (chosen**2).sum(-1)
+
+
+# ---- the minimum of equation 8
+
+
+class Minimum(NamedTuple):
+    """Where Nelder-Mead stopped: theta (d,), the objective, whether it met its tolerances, evaluations it took."""
+
+    theta: np.ndarray
+    value: float
+    converged: bool
+    evaluations: int
+
+
+def scales(table: Sequence[Parameter]) -> np.ndarray:
+    """The unit in which each parameter varies, (d,): a tenth of the width between its bounds."""
+    return np.array([(p.high - p.low) / 10 for p in table])
+
+
+def minimise_objective(
+    series: Callable[[np.ndarray], np.ndarray],
+    start: np.ndarray,
+    model: MassModel,
+    tolerance: float,
+    all_terms: bool = False,
+) -> Minimum:
+    """Minimise equation 8 of `series(theta)`, (c0, a1, b1, a2, b2), by Nelder-Mead within the bounds (step 8).
+
+    The objective is infinite where the coefficients are NaN. The initial simplex is `start` (d,) and a step of half of
+    a scale along each parameter; it stops at 1e-3 of the scales and at `tolerance` in the objective.
+    """
+    unit = scales(model.parameters)
+    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
+    steps = np.where(start + 0.5 * unit > high, -0.5, 0.5)
+
+    def function(x: np.ndarray) -> float:
+        value = float(objective(series(np.clip(x * unit, low, high)), all_terms))
+        return value if np.isfinite(value) else np.inf
+
+    found = minimize(
+        function,
+        start / unit,
+        method="Nelder-Mead",
+        bounds=list(zip(low / unit, high / unit, strict=True)),
+        options={
+            "initial_simplex": start / unit + np.concatenate([np.zeros((1, len(start))), np.diag(steps)]),
+            "xatol": 1e-3,
+            "fatol": tolerance,
+            "maxfev": 4000,
+            "maxiter": 4000,
+        },
+    )
+    return Minimum(np.clip(found.x * unit, low, high), float(found.fun), bool(found.success), int(found.nfev))

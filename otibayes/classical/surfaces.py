@@ -1,258 +1,326 @@
-"""Optimisations on response surfaces: trust regions placed and grown, surfaces checked at optima, optima polished."""
+"""Equation 8 and chi^2 minimised on response surfaces of the coefficients.
 
-from dataclasses import dataclass, replace
+A pilot surface about the paper's start serves all elements. Where optima leave it, a surface over the prior takes its
+place. Passes over the stars at optima then measure how well the surfaces stand for the plain coefficients, and an
+element whose error is too large gets a surface over a region of its own. One pass over the stars serves all elements
+and resamples, and every surface in whose region it lies.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from ..base.parallel import cores, threaded
+from ..base.parameters import Parameter
 from ..base.store import Store
-from ..base.surface import Region, draw
+from ..base.surface import Evaluations, Region, Surface, contains, distance, draw, evaluate, fit, predict, reader
 from . import chi2
-from .minimum import Minimum, scales
-from .near_plane import near_plane
-from .objective import Coefficients
-from .problem import Problem, Single, minimum_of
-from .regions import Pool, covering, outermost
+from .objective import Minimum, scales
+from .statistic import Coefficients, Statistic
 
-__all__ = ["GOOD", "SurfaceReport", "Target", "optimise_on_surfaces", "polish_optima"]
+__all__ = ["ACCEPTED", "SurfaceFit", "SurfaceReport", "jacobian", "optimise_on_surfaces", "passes_of", "pilot_ball"]
 
+PILOT = 3.0  # radius of the pilot's ball in `scales`: 0.42 in m_disk, 0.285 kpc, 60 pc, 4.5 km/s
+WIDE = 6.0  # radius of the ball about the middle of the prior, whose half-width is 5
+DEGREE = 3  # of these two, and in a region of which degree 2 leaves out more than LEFT_OUT [bootstrap sd, rms]
+LEFT_OUT = 0.1
+OVERSAMPLING = 1.4  # passes over polynomials
+ACCEPTED = 0.25  # rms error of a surface at optima of equation 8 [bootstrap sd]
+CHI2_ACCEPTED = 0.5  # the same of the statistics of chi^2, twelve where equation 8 has three
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
-ROUNDS = 6  # of growing regions, before what is left is accepted and reported
-DEGREE = 3  # of the surfaces: the roughness of the coefficients, which no degree follows, limits them at 4 as well, ...
-LOW_DEGREE, LEFT_OUT = 2, 0.02  # ... and where it leaves so little out [bootstrap sd, rms], at 2
-CHI2_STARTS = 8  # of the minimum on all stars
-CHI2_ROUNDS = 2  # of placing the regions of chi^2, which may be as wide as the prior
-OVERSAMPLING = 1.4  # nodes over polynomials
-PASSES = 6  # of polishing after the first, ...
-STEP = 0.02  # ... in `scales`, of the first
-SETTLE = 12  # at most so many minima of an optimum between plain evaluations, ...
-DAMPED = 2  # ... after so many half-way, as it may go to and fro between two places, ...
-SETTLED = 0.02  # ... until it moves the coefficients by less than this [bootstrap sd]
-GOOD = 0.1  # bootstrap sd: largest error of a surface at an optimum
+ROUNDS = 3  # of growing a region of an element's own
+CHI2_STARTS = 8  # of the minimum of chi^2 on all stars
+_MARGIN = 1.2  # of a region beyond its outermost optimum
+_ROOM = 0.15  # of a region in every direction at least, in `scales`
+_POINTS = 200  # at which degrees are compared
 
 
 class SurfaceReport(NamedTuple):
-    """How well the surfaces stand for the plain coefficients (a1, b1, a2), all errors in units of their bootstrap sd.
+    """Errors of the surfaces: plain less surface coefficients (a1, b1, a2) at optima, in units of their bootstrap sd.
 
-    `pairs` (P, 2), random (label, replicate); `pair_error` (P, 3), what was minimised less the plain coefficients, at
-    these pairs' optima; `worst`, its largest magnitude; `surface_worst`, the same before polishing; `polished`, whether
-    each pair's surface was shifted to the plain coefficients at its own optimum and minimised anew; `beyond`, the share
-    of all optima that remain off by more than 0.1 then;
-    `roughness` (E,), rms of the plain coefficients about each label's surface, at its nodes, and `left` (E,), the same
-    without the part of stars near the plane, NaN where nothing was polished; `outermost` (E,) optimum
-    in units of its region's size; `edge`, how many labels have one on the edge; `nodes`, evaluations over the stars
-    for all labels and replicates; `rounds`;
-    `chi2_error` (E, n), of the statistics of chi^2 on their surface, at a random resample's optimum.
+    `pairs` (P, 2): random (element, resample); `pair_error` (P, 3) at their optima; `rms` and `worst` (E,) over an
+    element's pairs. `degree` (E,) of the surfaces; `refined` (E,): the first surface was not accepted, and one over a
+    region of the element's own took its place; `outermost` (E,) optimum, in units of its region's size: above 0.97 it
+    is on the edge. `passes` over the stars; `chi2_rms` (E,) of the statistics of chi^2 at the same optima, NaN where
+    none is in the region of chi^2.
     """
 
     pairs: np.ndarray
     pair_error: np.ndarray
-    worst: float
-    surface_worst: float
-    polished: bool
-    beyond: float
-    roughness: np.ndarray
-    left: np.ndarray
+    rms: np.ndarray
+    worst: np.ndarray
+    degree: np.ndarray
+    refined: np.ndarray
     outermost: np.ndarray
-    edge: int
-    nodes: int
-    rounds: int
-    chi2_error: np.ndarray
+    passes: int
+    chi2_rms: np.ndarray
+
+
+class SurfaceFit(NamedTuple):
+    """What surfaces give for each of E elements: `minima` of equation 8 in each resample and, last, with the other
+    weights; `coefficients` (1 + B, 5) of all resamples at the optimum of all stars, and the `jacobian` (3, d) there;
+    `ends` (S, d) of the optimisations on all stars from `starts` (S, d); `chi2`, empty where it is not possible; and
+    the `report`."""
+
+    minima: list[list[Minimum]]
+    coefficients: list[np.ndarray]
+    jacobian: list[np.ndarray]
+    starts: np.ndarray
+    ends: np.ndarray
+    chi2: list[chi2.Chi2Element]
+    report: SurfaceReport | None
 
 
 @dataclass
 class Target:
-    """One objective of one label: its trust region, and the optima of all stars and of every resample, `at` (1 + B, d).
+    """One objective of one element: its surface, and the optima (rows, d) on it. The `first` surface is all elements'.
 
-    The valley of equation 8 is not that of chi^2, so each has a region of its own.
+    The valley of equation 8 is not that of chi^2, so that each has a surface of its own.
     """
 
-    problem: Problem
-    label: int
-    fatol: float
-    which: str  # "series": equation 8; "binned": chi^2
-    region: Region
-    at: np.ndarray
-    degree: int = DEGREE
+    statistic: Statistic
+    element: int
+    first: Surface
     surface: Any = None
+    optima: np.ndarray = field(default_factory=lambda: np.empty(0))
     found: Any = None
-    outermost: float = np.inf
+    refined: bool = False
 
-    def place(self) -> None:
-        """The region about the optima found so far, and the degree that it needs as far as the surface tells."""
-        self.region = covering(self.at, self.region, scales(self.problem.model.parameters))
-        if self.which == "series":
-            known = self.surface.degree == DEGREE
-            self.degree = LOW_DEGREE if known and self.surface.remainder(self.region, LOW_DEGREE) < LEFT_OUT else DEGREE
+    def __post_init__(self) -> None:
+        self.surface = self.first
 
-    def optimise(self, pool: Pool, step: float = 0.2) -> None:
-        """On a new surface, each resample from the optimum that it had."""
-        self.surface = pool.surface(self.which, self.label, self.region, self.degree)
-        if self.which == "binned":
-            starts = self.at[:: max(1, len(self.at) // CHI2_STARTS)]  # resamples' optima are all along the valley
-            self.found = chi2.fit_label(self.surface, starts, self.problem.model.parameters)
-            self.at = np.stack([minimum.theta for minimum in self.found.minima])
-        else:
-            series = map(self.surface.of_resample, range(len(self.at)))
-            self.found = [
-                minimum_of(s, theta, self.problem, self.fatol, step) for s, theta in zip(series, self.at, strict=True)
-            ]
-            self.at = np.stack([minimum.theta for minimum in self.found])
-        self.outermost = outermost(self.region, self.at)
+    @classmethod
+    def select(cls, values: Coefficients, element: int) -> Any:
+        """What the surface is of: (n, rows, ...), the first row of all stars, then those of the resamples."""
+        raise NotImplementedError
 
-    def error(self, resample: int, plain: Coefficients) -> np.ndarray:
-        """Of what is to vanish, in bootstrap sd, at one resample's optimum, where the `plain` coefficients are."""
-        binned = self.which == "binned"
-        both = getattr(plain, self.which)[0, 0], self.surface.at(self.at[resample], rim=binned)
-        values, every = (chi2.statistics(value) if binned else value[..., 1:4] for value in both)
-        return (every[resample] - values) / every[1:].std(0, ddof=1)
+    @classmethod
+    def vanishing(cls, values: np.ndarray) -> np.ndarray:
+        """What the objective makes vanish, of the surface's values."""
+        raise NotImplementedError
+
+    def optimise(self) -> None:
+        """Find the optima on the surface."""
+        raise NotImplementedError
+
+    @property
+    def outermost(self) -> float:
+        """Distance of the outermost optimum, in units of the region's size."""
+        return float(distance(self.surface.region, self.optima).max())
+
+    def own_region(self) -> tuple[Region, int]:
+        """The ellipsoid that holds the optima, and the degree that the first surface's curvature asks for in it."""
+        unit = scales(self.statistic.model.parameters)
+        covariance = np.cov((self.optima / unit).T) + _ROOM**2 * np.eye(len(unit))
+        whitening: Any = np.linalg.inv(np.linalg.cholesky(covariance)) / unit
+        region = replace(self.first.region, centre=self.optima.mean(0), whitening=whitening, size=1.0)
+        region = replace(region, size=max(_MARGIN * float(distance(region, self.optima).max()), 3.0))
+        points = draw(region, _POINTS, 0)
+        values = self.vanishing(predict(self.first.region, self.first.degree, points, self.first.coefficients))
+        left = values - predict(region, 2, points, fit(region, 2, points, values))
+        left_out = np.sqrt(np.mean((left / self._sd(values).mean(0)) ** 2))
+        return region, 2 if left_out < LEFT_OUT else DEGREE
+
+    def error(self, theta: np.ndarray, values: Coefficients, row: int) -> np.ndarray:
+        """Plain values (1, ...) at theta (d,) less the surface's of one resample, in bootstrap sd: NaN outside."""
+        plain = self.vanishing(self.select(values, self.element))
+        return (plain[0, row] - self.vanishing(_reader(self.surface, row)(theta))) / self._sd(plain)[0]
+
+    def _sd(self, values: np.ndarray) -> np.ndarray:
+        """Over the resamples, of values (n, rows, ...)."""
+        return values[:, 1 : len(self.statistic.counts)].std(1, ddof=1)
 
 
-def optimise_on_surfaces(
-    problem: Problem, nodes: Store, region: Region, fatol: np.ndarray, starts: int, checks: int, seed: int
-) -> tuple[Pool, list[Target], SurfaceReport, np.ndarray, np.ndarray]:
-    """From a pilot about the start to regions in which all optima lie, and surfaces that are good enough there.
+class EquationEight(Target):
+    """Its last row is of all stars with the other weights."""
 
-    Returns the evaluations, the targets, equation 8 for each label and then chi^2 for each, the report, and
-    multi-starts and their ends.
+    @classmethod
+    def select(cls, values: Coefficients, element: int) -> Any:
+        return np.concatenate([values.series, values.reweighted], 1)[:, :, element]
+
+    @classmethod
+    def vanishing(cls, values: np.ndarray) -> np.ndarray:
+        return values[..., 1:4]
+
+    def optimise(self) -> None:
+        rows = range(self.surface.coefficients.shape[1])
+        self.found = [self.minimum(row, self.statistic.start) for row in rows]
+        self.optima = np.stack([minimum.theta for minimum in self.found])
+
+    def minimum(self, row: int, start: np.ndarray) -> Minimum:
+        """Nelder-Mead of one row from a start: on the first surface outside the region of the surface."""
+        return self.statistic.minimum(self.coefficients(row), start, self.element)
+
+    def coefficients(self, row: Any = slice(None)) -> Callable[[np.ndarray], np.ndarray]:
+        """One row or all of them, a function of theta (d,)."""
+        inner, outer = _reader(self.surface, row), _reader(self.first, row)
+
+        def series(theta: np.ndarray) -> np.ndarray:
+            value = inner(theta)
+            return outer(theta) if np.isnan(value.flat[0]) else value
+
+        return series
+
+    def of_all_stars(self) -> Surface:
+        """The surface of all stars that holds at their optimum."""
+        chosen = self.surface if contains(self.surface.region, self.optima[0]) else self.first
+        return replace(chosen, coefficients=chosen.coefficients[:, 0])
+
+
+class Chi2(Target):
+    @classmethod
+    def select(cls, values: Coefficients, element: int) -> Any:
+        return chi2.statistics(values.binned)[:, :, element]
+
+    @classmethod
+    def vanishing(cls, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def optimise(self) -> None:
+        starts = self.optima[:: max(1, len(self.optima) // CHI2_STARTS)]  # they are spread along the valley
+        self.found = chi2.fit_element(self.surface, starts, self.statistic.model.parameters)
+        self.optima = np.stack([minimum.theta for minimum in self.found.minima])
+
+
+def passes_of(statistic: Statistic, store: Store) -> Evaluations:
+    """The passes of a statistic over the stars."""
+    return Evaluations(lambda points: store.map(statistic, points, statistic.like))
+
+
+def pilot_ball(statistic: Statistic) -> Region:
+    """The region of the pilot: a ball about the paper's start, in `scales`."""
+    model = statistic.model
+    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
+    whitening = np.diag(1 / scales(model.parameters))
+    return Region(statistic.start, whitening, PILOT, low, high, lambda t: model.allowed(model.Parameters(*t)))
+
+
+def optimise_on_surfaces(statistic: Statistic, store: Store, starts: int, checks: int, seed: int) -> SurfaceFit:
+    """Minimise equation 8, and chi^2 where there are bins and resamples enough, of all elements and resamples.
+
+    `store` makes the passes over the stars. `starts` more optimisations on all stars begin at random places of the
+    pilot. The surfaces are compared with plain coefficients at `checks` optima or more.
     """
-    start, table = region.centre, problem.model.parameters
-    E, B = problem.labels.shape[1], len(problem.counts)
+    table, ball = statistic.model.parameters, pilot_ball(statistic)
+    E, B = statistic.labels.shape[1], len(statistic.counts)
+    passes = passes_of(statistic, store)
+    passes.cover(ball, DEGREE, OVERSAMPLING, seed)
+    pilot = passes.surface(ball, DEGREE)
+
+    equations = [EquationEight(statistic, e, _of(pilot, EquationEight, e)) for e in range(E)]
+    for equation in equations:
+        equation.optimise()
+    begin = draw(ball, starts, seed)
+    ends = np.array([[equation.minimum(0, start).theta for start in begin] for equation in equations])
+    chi2s: list[Chi2] = []
+    if chi2.possible(len(statistic.edges) + 1 if statistic.edges else 0, B - 1, len(table)):
+        chi2s = [Chi2(statistic, e, _of(pilot, Chi2, e), optima=equations[e].optima) for e in range(E)]
+        for one in chi2s:
+            one.optimise()
+    targets: list[Target] = [*equations, *chi2s]
+
+    scattered = [target for target in targets if target.outermost > EDGE]
+    if scattered:
+        wide = replace(ball, centre=(ball.low + ball.high) / 2, size=WIDE)
+        passes.cover(wide, DEGREE, OVERSAMPLING, seed + 1)
+        over_prior = passes.surface(wide, DEGREE)
+        for target in scattered:
+            target.first = target.surface = _of(over_prior, type(target), target.element)
+            target.optimise()
+
     rng = np.random.default_rng([seed, 0x70616972])
-    pool = Pool(problem, nodes)
-    pool.cover([(region, DEGREE)], OVERSAMPLING, seed)
+    each = min(max(2, -(-checks // E)), B)
 
-    targets = [Target(problem, e, fatol[e], "series", region, np.tile(start, (B, 1))) for e in range(E)]
+    def random_pairs(elements: Sequence[int]) -> np.ndarray:
+        return np.array([(e, b) for e in elements for b in rng.choice(B, each, replace=False)])
+
+    pairs = random_pairs(range(E))
+    error, chi2_error = _errors(passes, equations, chi2s, pairs)
     for target in targets:
-        target.optimise(pool, step=0.5)
-    begin = draw(region, starts, seed)
-    ends = np.array([[minimum_of(t.surface.of_resample(0), s, problem, t.fatol).theta for s in begin] for t in targets])
-    if chi2.possible(len(problem.settings.bins) + 1 if problem.settings.bins else 0, B - 1, len(table)):
-        targets += [replace(t, which="binned") for t in targets]
-        for target in targets[E:]:
-            target.optimise(pool)
+        errors, accepted = (chi2_error, CHI2_ACCEPTED) if isinstance(target, Chi2) else (error, ACCEPTED)
+        target.refined = _rms(errors[pairs[:, 0] == target.element]) > accepted
+    refined = [target for target in targets if target.refined]
+    _refine(passes, refined, seed)
+    again = sorted({target.element for target in refined})
+    if again:
+        anew = np.isin(pairs[:, 0], again)
+        pairs[anew] = random_pairs(again)
+        error[anew], chi2_error[anew] = _errors(passes, equations, chi2s, pairs[anew])
 
-    wanting, rounds = targets, 0
-    while wanting and rounds < ROUNDS:
-        rounds += 1
-        for target in wanting:
-            target.place()
-        pool.cover([(t.region, t.degree) for t in wanting], OVERSAMPLING, seed + rounds)
-        for target in wanting:
-            target.optimise(pool)
-        free = targets if rounds < CHI2_ROUNDS else targets[:E]
-        wanting = [target for target in free if target.outermost > EDGE]
-    checked = max(checks, E)
-    pairs = _random_pairs(rng, checked, E, B)
-    pairs += [(E + i, int(rng.integers(B))) for i in range(len(targets) - E)]
-    roughness = np.array([pool.roughness(t.label, t.surface) for t in targets[:E]])
-    tasks = [(targets[i].label, b, targets[i].at[b]) for i, b in pairs]
-    plain = _singly(Single(problem, bins=True), nodes, tasks)
-    errors = [targets[i].error(b, one) for (i, b), one in zip(pairs, plain, strict=True)]
-    worst = float(np.abs(errors[:checked]).max())
+    mine = [pairs[:, 0] == e for e in range(E)]
     report = SurfaceReport(
-        pairs=np.array(pairs[:checked]),
-        pair_error=np.array(errors[:checked]),
-        worst=worst,
-        surface_worst=worst,
-        polished=False,
-        beyond=0.0,
-        roughness=roughness,
-        left=np.full(E, np.nan),
-        outermost=np.array([target.outermost for target in targets[:E]]),
-        edge=sum(target.outermost > EDGE for target in targets[:E]),
-        nodes=len(pool.theta),
-        rounds=rounds,
-        chi2_error=np.array(errors[checked:]),
-    )
-    return pool, targets, report, begin, ends.reshape(E, starts, len(start))
-
-
-def polish_optima(
-    problem: Problem, nodes: Store, pool: Pool, targets: list[Target], report: SurfaceReport, seed: int
-) -> SurfaceReport:
-    """Pairs' surfaces shifted to the plain coefficients at their optimum and minimised anew, until the two agree there.
-
-    The plain coefficients are rough over the region, by more than a polynomial can follow. What stars near the plane
-    make of that is known for little; the rest of it is smooth over the step to a new optimum, but where a neighbour
-    comes or goes. Every optimum is checked, and those that differ by more than is allowed go round again, by longer
-    steps along the valley each time.
-    """
-    exact = near_plane(problem, targets[0].region.centre)
-    candidates = problem.candidates(np.median(np.concatenate([target.at for target in targets]), 0))
-    parts = np.array(threaded("near plane", "node")(exact, pool.theta))
-    rest = [pool.surface("series", t.label, t.region, t.degree, less=parts) for t in targets]
-    sd = [target.surface.at(target.at[0])[1:, 1:4].std(0, ddof=1) for target in targets]
-    pending = [(e, b) for e, target in enumerate(targets) for b in range(len(target.at))]
-    off = {pair: np.zeros(5) for pair in pending}  # plain coefficients less what they were taken for
-    # (error, minimum, value there): across a jump there is no end to it
-    best: dict[tuple[int, int], tuple[np.ndarray, Minimum, np.ndarray]] = {}
-
-    for passes in range(PASSES + 1):
-
-        def settled(pair: tuple[int, int], step: float = STEP * 2**passes) -> tuple[Minimum, np.ndarray, np.ndarray]:
-            """A pair's minimum on its shifted surface, the coefficients there, and those it takes for the plain."""
-            e, b = pair
-            surface, smooth = (s.of_resample(b) for s in (targets[e].surface, rest[e]))
-            minimum, shift = targets[e].found[b], np.zeros(5)
-            settling = 0
-            while True:
-                taken = smooth(minimum.theta) + exact.of(e, b, minimum.theta) + off[pair]
-                value = surface(minimum.theta) + shift
-                error = value - taken
-                if settling == SETTLE or np.abs(error[1:4] / sd[e]).max() < SETTLED:
-                    return minimum, value, taken
-                shift = shift - error * (1.0 if settling < DAMPED else 0.5)
-                settling += 1
-                minimum = minimum_of(_shifted(surface, shift), minimum.theta, problem, targets[e].fatol, step)
-
-        ends = threaded("settling", "optimum")(settled, pending)
-        tasks = [(*pair, minimum.theta) for pair, (minimum, *_) in zip(pending, ends, strict=True)]
-        plain = _singly(Single(problem, candidates=candidates), nodes, tasks)
-        left = []
-        for (e, b), (minimum, value, taken), one in zip(pending, ends, plain, strict=True):
-            targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
-            known = one.series[0, 0]
-            error = (value - known)[1:4] / sd[e]
-            if (e, b) not in best or np.abs(error).max() < np.abs(best[e, b][0]).max():
-                best[e, b] = error, minimum, value
-            if not np.abs(error).max() < GOOD:
-                left.append((e, b))
-                off[e, b] += known - taken
-        pending = left
-        if not pending:
-            break
-    for (e, b), (_, minimum, _) in best.items():
-        targets[e].found[b], targets[e].at[b] = minimum, minimum.theta
-    rng = np.random.default_rng([seed, 0x706F6C])
-    pairs = _random_pairs(rng, len(report.pairs), len(targets), len(targets[0].at))
-    plain = _singly(Single(problem), nodes, [(*pair, best[pair][1].theta) for pair in pairs])  # by trees alone
-    error = np.array([(best[e, b][2] - p.series[0, 0])[1:4] / sd[e] for (e, b), p in zip(pairs, plain, strict=True)])
-    return report._replace(
-        pairs=np.array(pairs),
+        pairs=pairs,
         pair_error=error,
-        worst=float(np.abs(error).max()),
-        polished=True,
-        left=np.array([pool.roughness(t.label, s, less=parts) for t, s in zip(targets, rest, strict=True)]),
-        beyond=float(np.mean([not np.abs(one).max() < GOOD for one, *_ in best.values()])),
+        rms=np.array([_rms(error[one]) for one in mine]),
+        worst=np.array([np.abs(error[one]).max() for one in mine]),
+        degree=np.array([target.surface.degree for target in equations]),
+        refined=np.array([target.refined for target in equations]),
+        outermost=np.array([target.outermost for target in equations]),
+        passes=len(passes.theta),
+        chi2_rms=np.array([_rms(chi2_error[one]) for one in mine]),
+    )
+    return SurfaceFit(
+        minima=[target.found for target in equations],
+        coefficients=[target.coefficients()(target.optima[0])[:B] for target in equations],
+        jacobian=[jacobian(target.of_all_stars(), target.optima[0], table) for target in equations],
+        starts=begin,
+        ends=ends.reshape(E, starts, len(table)),
+        chi2=[target.found._replace(interval=chi2.profile(target.found, table)) for target in chi2s],
+        report=report,
     )
 
 
-def _random_pairs(rng: np.random.Generator, number: int, labels: int, resamples: int) -> list[tuple[int, int]]:
-    """So many (label, resample), labels in turn, none twice while there are others."""
-    drawn = np.stack([rng.permutation(resamples) for _ in range(labels)])
-    return [(i % labels, int(drawn[i % labels, (i // labels) % resamples])) for i in range(number)]
+def _refine(passes: Evaluations, targets: Sequence[Target], seed: int) -> None:
+    """Give each target a surface over a region of its own, and a larger one while an optimum is on the edge."""
+    for attempt in range(ROUNDS):
+        regions = [target.own_region() for target in targets]
+        # the nodes of a small region serve the larger ones that hold it
+        volume = [region.size ** len(region.centre) / np.linalg.det(region.whitening) for region, _ in regions]
+        for i in np.argsort(volume, kind="stable"):
+            region, degree = regions[i]
+            passes.cover(region, degree, OVERSAMPLING, seed + 2 + attempt)
+        for target, (region, degree) in zip(targets, regions, strict=True):
+            target.surface = _of(passes.surface(region, degree), type(target), target.element)
+            target.optimise()
+        targets = [target for target in targets if target.outermost > EDGE]
 
 
-def _singly(function: Single, nodes: Store, tasks: list[tuple[int, int, np.ndarray]]) -> list[Coefficients]:
-    """Plain coefficients of single (label, replicate, theta)."""
-    kind = f"single {function.bins}" + (" of candidates" if function.candidates else "")
-    nodes = nodes.of(kind, threads=cores())
-    with threadpool_limits(1, "blas"):  # of all: one evaluation's end must not change another's
-        return nodes.map(function, tasks, Coefficients(0, 0), "plain", "optimum")
+def _errors(
+    passes: Evaluations, equations: Sequence[EquationEight], chi2s: Sequence[Chi2], pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors (P, 3) of equation 8 at its optima of `pairs` (P, 2), and those of chi^2 (P, n) there.
+
+    Each optimum is one more pass, which the surface of a region may use.
+    """
+    thetas = np.stack([equations[e].optima[b] for e, b in pairs])
+    plain = passes.add(thetas)
+    error, chi2_error = [], []
+    for i, ((e, b), theta) in enumerate(zip(pairs, thetas, strict=True)):
+        one = jax.tree.map(lambda leaf, i=i: leaf[[i]], plain)
+        error.append(equations[e].error(theta, one, b))
+        chi2_error.append(chi2s[e].error(theta, one, b) if chi2s else np.array([np.nan]))
+    return np.stack(error), np.stack(chi2_error)
 
 
-def _shifted(series: Any, shift: np.ndarray) -> Any:
-    return lambda theta: series(theta) + shift
+def _rms(error: np.ndarray) -> float:
+    known = error[np.isfinite(error)]
+    return float(np.sqrt(np.mean(known**2))) if len(known) else np.nan
+
+
+def jacobian(surface: Surface, theta: np.ndarray, table: Sequence[Parameter]) -> np.ndarray:
+    """Slopes (3, d) of a1, b1, a2 at theta (d,), by the parameters in their scales, of a `surface` of c0, a1, ..."""
+    return np.asarray(jax.jacfwd(lambda t: evaluate(surface, t))(theta))[1:4] * scales(table)
+
+
+def _of(surface: Surface, kind: type[Target], element: int) -> Surface:
+    """The part of a surface of `Coefficients` that one target needs: it is linear in the values."""
+    return replace(surface, coefficients=kind.select(surface.coefficients, element))
+
+
+def _reader(surface: Surface, row: Any = slice(None)) -> Callable[[np.ndarray], np.ndarray]:
+    """Quick values (...) of one row of a surface, or of all rows; NaN outside its region."""
+    chosen = surface.coefficients[:, row]
+    read = reader(surface.region, surface.degree, chosen.reshape(len(chosen), -1))
+    return lambda theta: read(theta).reshape(chosen.shape[1:])

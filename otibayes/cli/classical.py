@@ -1,27 +1,28 @@
 """The classical path."""
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..base.errors import InputError
+from ..classical.settings import ClassicalSettings
 from .options import (
     check_folder,
     check_output,
     dask_client,
     dask_option,
-    delta_option,
     element_names,
     elements_option,
     file_option,
-    method_option,
     number_or_name,
     read_catalogue,
     seed_option,
+    setting_options,
     star_options,
+    stars_used,
+    temporary_folder,
 )
 
 __all__ = ["classical"]
@@ -31,36 +32,8 @@ __all__ = ["classical"]
 @star_options
 @elements_option
 @click.option("--exclude", metavar="A,B", help="Elements to leave out.")
-@click.option("--bootstraps", type=int, default=128, show_default=True, metavar="N", help="Resamples of the stars.")
 @seed_option
-@method_option
-@delta_option
-@click.option("--surface/--no-surface", default=True, show_default=True, help="Expand the statistic in theta first.")
-@click.option(
-    "--polish/--no-polish",
-    default=None,
-    help="Correct optima by plain coefficients, half as long again. Default: where a check asks for it.",
-)
-@click.option(
-    "--bins", type=int, default=3, show_default=True, help="Bins of J_z for chi^2, our own objective; 0: none."
-)
-@click.option("--neighbours", type=int, default=64, show_default=True, help="Neighbours in action space of each star.")
-@click.option("--naive-mean", is_flag=True, help="Their plain mean, not the weighted one of appendix A.")
-@click.option(
-    "--own-copies", is_flag=True, help="A star's copies in a resample are its neighbours, as in the original."
-)
-@click.option("--every", is_flag=True, help="c0 and b2 in the objective too.")
-@click.option(
-    "--detrended",
-    is_flag=True,
-    help="Abundances less their gross form in the actions, as chi^2 has them: ours, removes the local mean's bias.",
-)
-@click.option(
-    "--angle", default="theta_z", show_default=True, metavar="theta_z|theta_R", help="theta_R: radial coefficients."
-)
-@click.option(
-    "--moment", default="mean", show_default=True, metavar="mean|scatter", help="Of the abundance at an action."
-)
+@setting_options(ClassicalSettings)
 @click.option(
     "--nodes",
     "store",
@@ -76,40 +49,25 @@ def classical(
     zero_point: float,
     elements: str | None,
     exclude: str | None,
-    bootstraps: int,
     seed: int,
-    method: str,
-    delta: str,
-    surface: bool,
-    polish: bool | None,
-    bins: int,
-    neighbours: int,
-    naive_mean: bool,
-    own_copies: bool,
-    every: bool,
-    detrended: bool,
-    angle: str,
-    moment: str,
     store: Path | None,
     dask: str | None,
     output: Path,
+    **chosen: Any,
 ) -> None:
     """The classical fit (Price-Whelan et al. 2021): the mass model in which abundances do not vary with theta_z.
 
-    A run that was stopped goes on where it was when it is started again. Any label will do as an element, for
-    example an age: --column AGE=age_gyr --elements AGE.
+    Equation 8 of the paper, whose errors are across its valley only, and chi^2 in bins of J_z, which has no valley. A
+    run that was stopped goes on where it was when it is started again. Any label can be an element, for example an
+    age: --column AGE=age_gyr --elements AGE.
 
     Example: otibayes classical stars.fits --elements MG_FE,FE_H --bootstraps 128 --output classical.nc
     """
-    from ..classical.fit import classical_settings, fit_classical
-    from ..classical.objective import Settings
+    from ..classical.fit import fit_classical
     from ..results.files import save
 
-    settings = Settings(neighbours, own_copies, not naive_mean, angle, moment, every, detrended)
-    chosen: dict[str, Any] = {"method": method, "delta": number_or_name(delta), "bootstraps": bootstraps}
-    chosen |= {"surface": surface, "polish": polish, "bins": bins, "settings": settings}
-    classical_settings(**chosen)
-    check_output(output)
+    settings = ClassicalSettings(**chosen | {"delta": number_or_name(chosen["delta"])})
+    check_output(output, [stars], ".nodes")
     temporary = output.with_name(f"{output.name}.nodes")
     check_folder(temporary if store is None else store)
     read = read_catalogue(stars, columns, zero_point, elements)
@@ -119,23 +77,17 @@ def classical(
     if unknown:
         raise InputError(f"--exclude {unknown[0]}: not among the elements, {', '.join(names)}")
     names = [e for e in names if e not in left_out]
-    try:
-        with dask_client(dask) as client:
-            tree = fit_classical(read, names, seed=seed, store=store or temporary, client=client, **chosen)
-    except InputError:
-        with suppress(OSError):  # not empty: what was finished is kept
-            temporary.rmdir()
-        raise
-    save(tree, output)
+    with temporary_folder(temporary), dask_client(dask) as client:
+        tree = fit_classical(read, names, seed=seed, settings=settings, store=store or temporary, client=client)
+        save(tree, output)
     if store is None:
         shutil.rmtree(temporary, ignore_errors=True)
     if "surface" in tree.children:
-        told = tree["surface"].attrs
-        rough = float(tree["surface"].roughness.max())
-        before = f" ({told['surface_worst']:.2g} before they were polished)" if told["polished"] else ""
+        surface = tree["surface"].dataset
         click.echo(
-            f"surface: off by {told['worst']:.2g} bootstrap sd at the worst of {tree['surface'].sizes['pair']} random"
-            f" optima{before}, where the coefficients themselves are rough by {rough:.2g} rms;"
-            f" {told['nodes']} passes over the stars"
+            f"surface: plain less surface coefficients at {surface.sizes['pair']} random optima, rms by element:"
+            f" {float(surface.rms.min()):.2g} to {float(surface.rms.max()):.2g} bootstrap sd;"
+            f" {surface.attrs['passes']} passes over the stars"
         )
+    click.echo(stars_used(tree.attrs))
     click.echo(f"written: {output}")

@@ -1,7 +1,10 @@
 """What several commands share: options, their values, and checks of what they are to write."""
 
+import json
+import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Decorator",
+    "all_or_nothing",
     "check_folder",
+    "check_folder_output",
     "check_output",
     "check_table_output",
     "dask_client",
@@ -32,6 +37,8 @@ __all__ = [
     "seed_option",
     "setting_options",
     "star_options",
+    "stars_used",
+    "temporary_folder",
     "theta_from",
 ]
 
@@ -69,7 +76,9 @@ star_options = _together(
 elements_option = click.option(
     "--elements", metavar="A,B", help="Elements to use, e.g. MG_FE,FE_H; stars must have them all. Default: every one."
 )
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same result.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same result."
+)
 delta_option = click.option(
     "--delta",
     default="orbit",
@@ -95,7 +104,7 @@ def setting_options(settings: type) -> Decorator:
             return click.option(f"{name}/--no-{name[2:]}", default=f.default, show_default=True, help=about["help"])
         return click.option(
             name,
-            type=about["type"] or type(f.default),
+            type=about.get("type") or type(f.default),
             default=f.default,
             show_default=f.default is not None,
             metavar=about["metavar"],
@@ -132,6 +141,8 @@ def key_values(texts: Sequence[str], what: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise InputError(f"cannot read {what} {text!r}; write NAME=VALUE")
+        if name.strip() in pairs:
+            raise InputError(f"{name.strip()} is given twice; give one value")
         pairs[name.strip()] = value.strip()
     return pairs
 
@@ -145,6 +156,14 @@ def read_catalogue(
     for note in stars.provenance.notes:
         click.echo(f"{path.name}: {note}")
     return stars
+
+
+def stars_used(attributes: Any) -> str:
+    """How many stars a result is of, and why the others are not in it."""
+    dropped = json.loads(attributes["dropped"])
+    reasons = ", ".join(f"{count} with {reason}" for reason, count in dropped.items())
+    total = attributes["stars"] + sum(dropped.values())
+    return f"stars: {attributes['stars']} of {total} used" + (f"; {reasons}" if reasons else "")
 
 
 def element_names(elements: str | None) -> list[str] | None:
@@ -190,24 +209,68 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"the output folder {folder} cannot be written: {error.strerror}; choose another") from None
 
 
-def check_output(path: Path) -> None:
-    """Before anything is computed: can this file be written?"""
+def check_folder_output(folder: Path) -> None:
+    """Raise `InputError` where this is no folder for files, or cannot be made."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"the output {folder} is a file; give a folder")
+    check_folder(folder)
+
+
+def check_output(path: Path, inputs: Iterable[str | Path | None] = (), temporary: str = "") -> None:
+    """Before anything is read: can this file be written, without harm to the `inputs`?
+
+    `temporary` is what a command adds to the name for a folder of its own, which it removes at the end.
+    """
     if path.is_dir():
         raise InputError(f"the output {path} is a folder; give the name of a file in it")
     if not path.parent.is_dir():
         raise InputError(f"the output folder {path.parent} does not exist; make it first")
+    for given in (Path(name) for name in inputs if name is not None):
+        if path.exists() and given.exists() and path.samefile(given):
+            raise InputError(f"the output {path} is the input {given}, which would be lost; give another name")
+        if temporary and path.with_name(path.name + temporary).resolve() in given.resolve().parents:
+            raise InputError(f"the input {given} lies in the folder {path.name}{temporary}, which is removed; move it")
     check_folder(path.parent)
 
 
-def check_table_output(path: Path) -> None:
+def check_table_output(path: Path, inputs: Iterable[str | Path | None] = ()) -> None:
     """The same for a star table, whose format follows from the suffix."""
     from astropy.table import Table
 
     from ..stars import write_table
 
-    check_output(path)
+    check_output(path, inputs)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".otibayes-") as folder:
         try:
             write_table(Table({"x": [0.0]}), Path(folder) / path.name)
         except InputError as error:
             raise InputError(str(error).replace(folder, str(path.parent))) from None
+
+
+@contextmanager
+def all_or_nothing(output: Path) -> Iterator[Path]:
+    """A folder to write files into, all of which are moved to `output` (made where absent) at the end, or none."""
+    parent = next(folder for folder in (output, *output.absolute().parents) if folder.is_dir())
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".otibayes-") as folder:
+        yield Path(folder)
+        files = sorted(Path(folder).iterdir())
+        output.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            os.replace(file, output / file.name)
+    click.echo(f"written: {', '.join(str(output / file.name) for file in files)}")
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A folder for work under way, removed after an error unless it was there before.
+
+    What was finished stays where the same command could go on with it: after an interruption, a failure that nobody
+    foresaw, or a disk that is full.
+    """
+    before = folder.exists()
+    try:
+        yield folder
+    except InputError as error:
+        if not before and not isinstance(error.__cause__, OSError):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -21,6 +21,8 @@ from .options import (
     seed_option,
     setting_options,
     star_options,
+    stars_used,
+    temporary_folder,
 )
 
 __all__ = ["sample"]
@@ -63,7 +65,7 @@ def sample(
 
     settings = SampleSettings(**options | {"delta": number_or_name(options["delta"])})
     settings.record()  # an unknown model is refused before anything is read
-    check_output(output)
+    check_output(output, [stars, options["model"]], ".checkpoint")
     read = read_catalogue(stars, columns, zero_point, elements, extra_columns(settings.model))
     names = element_names(elements)
     if resume and output.exists() and _is_done(output, sampling.sample_origins(read, names, seed, settings)):
@@ -72,7 +74,7 @@ def sample(
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     go_on = f"kept: {checkpoint}; the same command with --resume goes on from there"
     try:
-        with dask_client(dask) as client:
+        with temporary_folder(checkpoint), dask_client(dask) as client:
             tree = sampling.sample(read, names, seed, settings, checkpoint=checkpoint, resume=resume, client=client)
     except KeyboardInterrupt:
         kept = go_on if checkpoint.exists() else "nothing was written"
@@ -84,6 +86,7 @@ def sample(
         f"R-hat <= {a['max_r_hat']:.3f}, ESS >= {a['min_ess_bulk']:.0f}, {a['divergences']} divergences"
         + ("" if a["converged"] else ": NOT CONVERGED, sample longer")
     )
+    click.echo(stars_used(a))
     click.echo(f"written: {output}")
     if a["complete"]:
         shutil.rmtree(checkpoint)

@@ -1,20 +1,32 @@
-"""Stars: synthetic ones, and those of a survey's catalogue."""
+"""Stars: synthetic ones, those of a survey's catalogue, and the actions of either."""
 
 import sys
 import tempfile
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..base.errors import InputError
-from .options import check_output, check_table_output, element_names, file_option, key_values, seed_option, theta_from
+from .options import (
+    all_or_nothing,
+    check_output,
+    check_table_output,
+    delta_option,
+    element_names,
+    file_option,
+    key_values,
+    method_option,
+    number_or_name,
+    read_catalogue,
+    seed_option,
+    star_options,
+    theta_from,
+)
 
-__all__ = ["make_mock", "make_selection"]
-
-
-def _interactive() -> bool:
-    return sys.stderr.isatty()
+__all__ = ["actions", "make_mock", "make_selection", "parse_override"]
 
 
 @click.command("mock")
@@ -74,7 +86,7 @@ def make_mock(
     from ..base.parallel import cores
     from ..stars import mock, write_table
 
-    options |= {"abundance_errors": not no_abundance_errors, "processes": cores(), "progress": _interactive()}
+    options |= {"abundance_errors": not no_abundance_errors, "processes": cores(), "progress": sys.stderr.isatty()}
     table = mock(number, seed, theta, element_names(elements), **options)
     write_table(table, output)
     click.echo(f"written: {output} ({len(table)} stars)")
@@ -83,7 +95,7 @@ def make_mock(
 def _list_recipes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    from ..stars.survey import book
+    from ..stars.recipes import book
 
     for kind in ("recipe", "survey", "distance"):
         for name, entry in book()[kind].items():
@@ -122,34 +134,115 @@ def make_selection(
     otibayes select galah_dr4_allstar_240705.fits --gaia galah_dr4_vac_wise_tmass_gaiadr3_240705.fits
     --recipe galah-dr4-low-alpha --cut snr.min=50 --cut logg=off --output stars.fits
     """
-    check_table_output(output)
+    inputs = [catalogue, joined["gaia"]]
+    check_table_output(output, inputs)
     if figure is not None:
-        check_output(figure)
-    from ..stars import parse_override, read_stars, select, write_table
-    from ..stars.selection import recipe as recipe_called
+        check_output(figure, inputs)
+        if figure.resolve() == output.resolve():
+            raise InputError(f"--figure and --output are both {output}; give two names")
+    from ..stars import read_stars, select, write_table
 
     override = parse_override(cuts)
     table, flow = select(catalogue, recipe, override, **joined)
     click.echo(str(flow))
     if len(table) == 0:
         raise InputError(f"{catalogue}: no star passes recipe {recipe}; see the cut flow and relax a cut with --cut")
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(table, Path(folder) / output.name)
+        stars = read_stars(Path(folder) / output.name)
+    drawn = None if figure is None else _figure_of(catalogue, recipe, override, joined, stars)
     write_table(table, output)
     click.echo(f"written: {output} ({len(table)} stars)")
-    stars = read_stars(output)
     for note in stars.provenance.notes:
         if not note.startswith("selected by") and note not in flow.warnings:
             click.echo(f"{output.name}: {note}")
-    if figure is not None:
-        from ..analysis.plot import plot_selection
-        from ..base.store import write_whole
+    if figure is not None and drawn is not None:
+        with all_or_nothing(figure.parent) as folder:
+            drawn.savefig(folder / figure.name, dpi=150)
 
-        used, original = recipe_called(recipe, override)[1], recipe_called(recipe)[1]
-        polygons = {name for name, cut in used.items() if cut["kind"] == "in_polygon"}
-        others = {name: change for name, change in override.items() if name not in polygons}
-        others |= dict.fromkeys(polygons & set(original), "off")
-        with tempfile.TemporaryDirectory() as folder:
-            write_table(select(catalogue, recipe, others, **joined)[0], Path(folder) / "parent.fits")
-            parent = read_stars(Path(folder) / "parent.fits")
-        drawn = plot_selection(stars, used, parent)
-        write_whole(figure, lambda part: drawn.savefig(part, dpi=150))
-        click.echo(f"written: {figure}")
+
+def parse_override(texts: Sequence[str]) -> dict[str, Any]:
+    """Overrides as the command line writes them: "snr.min=50", "low-alpha=off"; values as in TOML."""
+    override: dict[str, Any] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        cut, _, argument = key.partition(".")
+        try:
+            if argument:
+                override.setdefault(cut, {})[argument] = tomllib.loads(f"value = {value}")["value"]
+            elif value == "off":
+                override[cut] = "off"
+            else:
+                raise ValueError
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            raise InputError(f"cannot read the cut '{text:.80}'; write CUT.ARGUMENT=VALUE or CUT=off") from None
+    return override
+
+
+def _figure_of(catalogue: Path, recipe: str, override: dict[str, Any], joined: dict[str, Any], stars: Any) -> Any:
+    """Figure 1: the selected stars, before those that pass every cut but the polygons."""
+    from ..analysis.plot import plot_selection
+    from ..stars import read_stars, select, write_table
+    from ..stars.recipes import recipe as recipe_called
+
+    used, original = recipe_called(recipe, override)[1], recipe_called(recipe)[1]
+    polygons = {name for name, cut in used.items() if cut["kind"] == "in_polygon"}
+    others = {name: change for name, change in override.items() if name not in polygons}
+    others |= dict.fromkeys(polygons & set(original), "off")
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(select(catalogue, recipe, others, **joined)[0], Path(folder) / "parent.fits")
+        parent = read_stars(Path(folder) / "parent.fits")
+    return plot_selection(stars, used, parent)
+
+
+@click.command()
+@star_options
+@method_option
+@delta_option
+@click.option("--m-disk", type=float, help="Disk mass over its fiducial value [-].")
+@click.option("--h-z", type=float, help="Disk scale height (Miyamoto-Nagai b) [kpc].")
+@click.option("--z-sun", type=float, help="Sun's height above the plane [pc].")
+@click.option("--vz-sun", type=float, help="Sun's vertical velocity [km/s].")
+@file_option("Table to write: .fits, .ecsv, .csv or .parquet.")
+def actions(
+    stars: Path,
+    columns: tuple[str, ...],
+    zero_point: float,
+    method: str,
+    delta: str,
+    output: Path,
+    **theta: float | None,
+) -> None:
+    """Actions, angles and frequencies of stars in one mass model, as a table.
+
+    Columns: row (of the input), J_R L_z J_z [kpc km/s], theta_R theta_phi theta_z [rad], Omega_R Omega_phi Omega_z
+    [km/s/kpc], status (0 solved, 1 unbound, 2 not solved, 3 not finite; values are then NaN). What is not given is
+    fiducial.
+
+    Example: otibayes actions stars.fits --m-disk 1.1 --output actions.ecsv
+    """
+    parameters = theta_from({name: value for name, value in theta.items() if value is not None})
+    from ..dynamics import check_method
+    from ..stars.preparation import delta_setting
+
+    check_method(method)
+    delta_setting(number_or_name(delta))  # names are right, before anything is read
+    check_table_output(output, [stars])
+    import astropy.units as u
+    import numpy as np
+    from astropy.table import Table
+
+    from ..dynamics import MILKY_WAY, action_angle, phase_space
+    from ..stars import write_table
+
+    if not bool(MILKY_WAY.allowed(parameters)):
+        raise InputError("these parameters leave the halo too little mass; lower --m-disk or raise --h-z")
+    read = read_catalogue(stars, columns, zero_point, None)
+    solution = action_angle(phase_space(read, parameters), parameters, method, number_or_name(delta))
+    table = Table({"row": np.asarray(read.row)})
+    units = {"J": u.kpc * u.km / u.s, "L": u.kpc * u.km / u.s, "t": u.rad, "O": u.km / u.s / u.kpc}
+    for name, values in solution._asdict().items():
+        table[name] = np.asarray(values) if name == "status" else np.asarray(values) * units[name[0]]
+    write_table(table, output)
+    failed = int(np.sum(np.asarray(solution.status) != 0))
+    click.echo(f"written: {output} ({len(table)} stars, {failed} of them without actions)")

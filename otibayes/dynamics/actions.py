@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..base.arrays import column, one_length
 from ..base.errors import InputError
 from ..base.parallel import cores, in_blocks
 from . import staeckel
@@ -38,6 +39,7 @@ class Status(IntEnum):
     OK = 0
     UNBOUND = 1
     NOT_SOLVED = 2
+    NOT_FINITE = 3  # of the star's position, velocity or focal length
 
 
 class ActionAngle(NamedTuple):
@@ -98,7 +100,10 @@ def _block(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str) -
 
 def _in_blocks(w: PhaseSpace, delta: Any, theta: Any, model: MassModel, kind: str, threads: int = 0) -> Any:
     """The function `kind` of every star, in blocks, by so many threads (0: all cores)."""
-    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(column, float)) for column in (*w, delta)))
+    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(values, float)) for values in (*w, delta)))
+    if columns[0].size == 0:  # a block has at least one star
+        one = _in_blocks(PhaseSpace(*np.ones((6, 1))), 1.0, theta, model, kind)
+        return jax.tree.map(lambda leaf: leaf[:0], one)
     theta = type(theta)(*(jnp.asarray(value, float) for value in theta))
     function = lambda *block: _block(PhaseSpace(*block[:-1]), block[-1], theta, model, kind)  # noqa: E731
     return in_blocks(function, *columns, threads=threads or cores())
@@ -119,7 +124,17 @@ def focal_length(w: PhaseSpace, theta: Any, kind: str = "orbit", model: MassMode
     """Delta [kpc] (N,) of the fudge: at each star ("local") or the median over four radial periods ("orbit")."""
     if kind not in ("local", "orbit"):
         raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {kind!r}")
-    return _in_blocks(w, 1.0, theta, model, kind)
+    return _in_blocks(_columns(w)[0], 1.0, theta, model, kind)
+
+
+def _columns(w: PhaseSpace, delta: Any = 1.0) -> tuple[PhaseSpace, np.ndarray]:
+    """Phase space and focal lengths, each a float64 array (N,). Raises `InputError` where their lengths differ."""
+    names = (*PhaseSpace._fields, "delta")
+    columns = [np.asarray(column(values, "kpc", name)) for name, values in zip(names, (*w, delta), strict=True)]
+    columns = [values[0] if values.size == 1 else values for values in columns]
+    one_length(names, columns)
+    *columns, delta = np.broadcast_arrays(*map(np.atleast_1d, columns))
+    return PhaseSpace(*columns), delta
 
 
 def action_angle(
@@ -129,18 +144,26 @@ def action_angle(
 
     method: "staeckel" (this package), "galpy" (its C code), "o2gf" (gala; near-truth, seconds a star, no delta).
     delta: Delta of the Staeckel fudge, a number or (N,) [kpc], or "local" or "orbit" (`focal_length`).
-    Raises `InputError` for an unknown method or delta. Unbound and unsolved stars are NaN with their `status`.
+    Raises `InputError` for an unknown method or delta, or columns of different lengths. Stars that are unbound, not
+    solved or not finite are NaN with their `status`.
     Source: Binney 2012; Sanders 2012; Sanders & Binney 2014.
     """
     check_method(method)
-    w = PhaseSpace(*np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, float)) for x in w)))
-    if method == "o2gf":
-        return _with_status(o2gf_actions(w, theta, model), w, theta, model)
-    if isinstance(delta, str):
-        delta = focal_length(w, theta, delta, model)
-    if method == "galpy":
-        return _with_status(galpy_actions(w, theta, np.broadcast_to(delta, w.R.shape), model), w, theta, model)
-    return _in_blocks(w, delta, theta, model, "action_angle")
+    named = isinstance(delta, str)
+    w, values = _columns(w, 1.0 if named else delta)
+    if named and method != "o2gf":
+        values = focal_length(w, theta, delta, model)
+    finite = np.isfinite([*w]).all(0) & (named | np.isfinite(values))
+    if method == "staeckel":
+        found = _in_blocks(w, values, theta, model, "action_angle")
+    else:
+        solved = np.full((9, finite.size), np.nan)
+        if finite.any():
+            some = PhaseSpace(*(x[finite] for x in w))
+            peer = galpy_actions(some, theta, values[finite], model) if method == "galpy" else None
+            solved[:, finite] = o2gf_actions(some, theta, model) if peer is None else peer
+        found = _with_status(solved, w, theta, model)
+    return found._replace(status=np.where(finite, found.status, Status.NOT_FINITE))
 
 
 @dataclass(frozen=True)

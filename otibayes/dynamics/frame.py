@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..base.arrays import in_unit
 from ..base.constants import KMS_PER_MASYR_KPC, PC, R0, V_SUN_X, V_SUN_Y
 
 __all__ = ["PhaseSpace", "galactocentric", "heliocentric", "phase_space"]
@@ -17,17 +18,34 @@ __all__ = ["PhaseSpace", "galactocentric", "heliocentric", "phase_space"]
 # ICRS direction of the Galactic centre and the roll that brings the Galactic plane to z = 0 (astropy, frame defaults
 # 4.0: Reid & Brunthaler 2004), all in degrees.
 _GC_RA, _GC_DEC, _ROLL = 266.4051, -28.936175, 58.5986320306
+_UNITS = ("kpc", "rad", "kpc", "km/s", "km/s", "km/s")  # of `PhaseSpace`
 
 
-class PhaseSpace(NamedTuple):
-    """Galactocentric cylindrical phase space: R, z [kpc], phi [rad], vR, vT, vz [km/s]; arrays of one shape."""
-
+class _PhaseSpace(NamedTuple):
     R: Any
     phi: Any
     z: Any
     vR: Any
     vT: Any
     vz: Any
+
+
+class PhaseSpace(_PhaseSpace):
+    """Galactocentric cylindrical phase space: R, z [kpc], phi [rad], vR, vT, vz [km/s]; arrays of one shape.
+
+    Quantities are converted to these units; lists, masked arrays and pandas columns become arrays. Raises `InputError`
+    for text and for another kind of quantity.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, R: Any, phi: Any, z: Any, vR: Any, vT: Any, vz: Any) -> "PhaseSpace":
+        return cls._make((R, phi, z, vR, vT, vz))
+
+    @classmethod
+    def _make(cls, values: Any) -> "PhaseSpace":  # type: ignore[override]
+        rows = zip(values, _UNITS, cls._fields, strict=True)
+        return tuple.__new__(cls, [in_unit(value, unit, name) for value, unit, name in rows])
 
 
 def _rotation(axis: int, degrees: float) -> np.ndarray:
@@ -43,6 +61,7 @@ def _rotation(axis: int, degrees: float) -> np.ndarray:
 _ICRS_TO_GALACTIC_AXES = _rotation(0, _ROLL) @ _rotation(1, -_GC_DEC) @ _rotation(2, _GC_RA)
 
 
+@jax.jit  # one program in place of many small ones
 def heliocentric(ra: Any, dec: Any, distance: Any, pmra: Any, pmdec: Any, radial_velocity: Any) -> jax.Array:
     """Cartesian position and velocity relative to the Sun, along the axes of the Galactocentric frame before its tilt.
 
@@ -61,6 +80,7 @@ def heliocentric(ra: Any, dec: Any, distance: Any, pmra: Any, pmdec: Any, radial
     return jnp.concatenate([distance * away @ matrix, velocity @ matrix], -1)
 
 
+@jax.jit  # one program in place of many small ones
 def galactocentric(star: jax.Array, theta: Any) -> PhaseSpace:
     """Galactocentric phase space of heliocentric vectors (..., 6), for theta with z_sun [pc] and vz_sun [km/s].
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base import constants as const
+from ..base.notebook import html_table
 from ..base.parameters import TABLE, Parameter, parameters_type
 from .logarithm import log1p
 
@@ -50,7 +51,7 @@ def nfw(R: Any, z: Any, mass: Any, r_s: Any) -> Any:
     return -const.G * mass * log1p(r / r_s) / r
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MassModel:
     """An axisymmetric mass model: a sum of components Phi(R, z, theta), and the table of its parameters.
 
@@ -82,6 +83,17 @@ class MassModel:
                 f"limits are for parameters with a uniform prior; {sorted(self.limits)} not all among them"
             )
         object.__setattr__(self, "Parameters", parameters_type(self.parameters))
+
+    def __repr__(self) -> str:
+        return f"<MassModel: {', '.join(self.components)}; parameters {', '.join(p.name for p in self.parameters)}>"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for p in self.parameters:
+            prior = "uniform" if p.prior_sd is None else f"Normal({p.fiducial:g}, {p.prior_sd:g})"
+            rows.append((p.name, p.unit or "-", f"{p.fiducial:g}", f"{p.low:g} to {p.high:g}", prior))
+        title = f"MassModel: {', '.join(self.components)}"
+        return html_table(title, ["parameter", "unit", "fiducial", "bounds", "prior"], rows)
 
     def range(self, parameter: Parameter, theta: Any) -> tuple[Any, Any]:
         """Bounds of one parameter, of which those with a limit depend on the others in theta."""

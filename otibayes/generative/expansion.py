@@ -40,13 +40,14 @@ class Run(NamedTuple):
     stage: Stages = Stages()
 
     def resolving(self, data: Data, draws: np.ndarray, thetas: Any, size: int | None, name: str) -> Data:
-        """With bases of `size` cosines (None: as many as it takes) for the fields of `draws` (S, P), by passes at
-        `thetas` (T, d).
+        """With inputs that keep the labels of the mean of `draws` (S, P), and bases of `size` cosines (None: as many as
+        it takes) for the fields of the draws, by passes at `thetas` (T, d).
 
         Kept in the store under a name: another number of cores could turn a basis' vectors about.
         """
         fields = self.unconstrained.fields(draws)
-        data = data.on_box(fields, size)
+        reference = np.asarray(self.unconstrained.theta(draws.mean(0)))
+        data = data.relabelled(reference).on_box(fields, size)
 
         def bases() -> tuple[Basis, Basis]:
             resolved = data.resolving(fields, passes(self.passes, data, list(thetas)))

@@ -1,24 +1,31 @@
 """Generative models: what they return, what they may ask for, their priors, and how they are found by name or file."""
 
+import functools
 import hashlib
 import importlib.util
 import inspect
 import json
 import os
+import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro import handlers
 
 from ..base.errors import InputError
 from ..base.parameters import Parameter
 from ..dynamics import MILKY_WAY, MassModel
 from ..results.provenance import digest
+from ..results.schema import DERIVED, file_name
+from .basis import KERNELS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,6 +36,7 @@ __all__ = [
     "GaussianField",
     "Model",
     "Requirements",
+    "check_model",
     "extra_columns",
     "load_model",
     "mass_model_of",
@@ -38,6 +46,11 @@ __all__ = [
     "requires",
     "sample_parameters",
 ]
+
+
+_PRIOR_DRAWS = 8  # at which a model's density is evaluated
+# Dimensions and coordinates of the groups of a result
+_RESERVED = {"chain", "draw", "star", "element", "element_2", "input"}
 
 
 @jax.tree_util.register_dataclass
@@ -148,8 +161,8 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's code may raise anything
-        raise InputError(f"{path}: cannot be run: {type(error).__name__}: {str(error).splitlines()[:1]}") from error
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        _blame(path, error)
     names = dict.fromkeys(n for n in (path.stem, "model") if callable(getattr(module, n, None)))
     if len(names) != 1:
         number = "both" if names else "neither"
@@ -158,7 +171,85 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     if len(needed) != 1:
         raise InputError(f"{path}: {function.__name__} must take one argument, the data; it takes {len(needed)}")
-    return function
+
+    @functools.wraps(function)
+    def model(data: "Data") -> tuple[Any, GaussianField]:
+        try:
+            return function(data)
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            _blame(path, error)
+
+    return model
+
+
+def _blame(path: Path, error: BaseException) -> NoReturn:
+    """Raise `InputError` for an error in a user's file, with the last of its lines that ran."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    reason = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())[:300]
+    where = f"{path}, line {line}" if line else str(path)
+    raise InputError(f"{where}: {type(error).__name__}: {reason or 'no message'}; correct the model file") from error
+
+
+def check_model(model: Model, data: "Data") -> None:
+    """Raise `InputError` where a model could not be sampled, or its draws not be saved.
+
+    It must sample every parameter of the mass model, return theta and a `GaussianField` of these elements, and have a
+    finite prior density at some of its own draws. Names of sites and elements must stay apart from one another, and
+    from those of a result, in a file.
+    """
+    finite, culprits = False, Counter[str]()
+    for seed in range(_PRIOR_DRAWS):
+        with handlers.trace() as sites:
+            returned = handlers.seed(model, seed)(data)
+        sampled = {name: site for name, site in sites.items() if site["type"] == "sample"}
+        density = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()}
+        culprits.update(name for name, value in density.items() if not jnp.isfinite(value))
+        finite |= bool(jnp.isfinite(sum(density.values())))
+    free = {name for name, site in sampled.items() if not site["is_observed"]}
+    missing = [p.name for p in data.model.parameters if p.name not in free]
+    if missing:
+        raise InputError(
+            f"the model does not sample {', '.join(missing)}; begin it with"
+            " theta = otibayes.generative.sample_parameters(data.model)"
+        )
+    if not finite:
+        worst = culprits.most_common(1)[0][0]
+        raise InputError(
+            f"the model's density is not finite at any of {_PRIOR_DRAWS} draws of its prior; correct its site {worst!r}"
+        )
+    _check_field(returned, len(data.elements))
+    saved = [*free, *(name for name, site in sites.items() if site["type"] == "deterministic")]
+    _check_names("site", [name for name in saved if name not in data.model.Parameters._fields])
+    _check_names("element", data.elements)
+
+
+def _check_field(returned: Any, elements: int) -> None:
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], GaussianField)):
+        raise InputError(
+            f"the model returned {type(returned).__name__}; it must return theta and a GaussianField, for example"
+            " `return joint_abundances(data)`"
+        )
+    shapes = {"lengths": (3,), "amplitude": (elements,), "scatter_cholesky": (elements, elements)}
+    for name, shape in shapes.items():
+        if np.shape(getattr(returned[1], name)) != shape:
+            wrong = np.shape(getattr(returned[1], name))
+            raise InputError(f"the model's {name} has shape {wrong}; {shape} is needed for {elements} elements")
+    if returned[1].kernel not in KERNELS:
+        raise InputError(f"the model's kernel {returned[1].kernel!r} is unknown; choose one of {', '.join(KERNELS)}")
+
+
+def _check_names(kind: str, names: Any) -> None:
+    """Raise `InputError` where two names are one in a file, or one is that of something else in a result."""
+    in_file: dict[str, Any] = {}
+    for name in names:
+        other = in_file.setdefault(file_name(name), name)
+        if other != name:
+            raise InputError(f"the {kind}s {other!r} and {name!r} have the same name in a file; rename one")
+        if file_name(name) in _RESERVED | ({*DERIVED} if kind == "site" else set()):
+            raise InputError(f"the {kind} {name!r} has the name of something else in a result; rename it")
 
 
 def mass_model_of(posterior: "xr.DataTree", mass_model: MassModel | None = None) -> MassModel:

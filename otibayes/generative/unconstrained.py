@@ -14,13 +14,11 @@ from numpyro.infer import init_to_feasible
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from threadpoolctl import threadpool_limits
 
-from ..base.errors import InputError
 from ..base.parameters import Parameter
 from ..base.progress import progress
 from ..dynamics import MassModel
-from .basis import KERNELS
 from .data import Data
-from .model import GaussianField, Model
+from .model import GaussianField, Model, check_model
 
 __all__ = ["Gaussian", "Traced", "Unconstrained", "differences", "from_unbounded", "laplace", "to_unbounded"]
 
@@ -112,7 +110,8 @@ class Unconstrained:
 
     @classmethod
     def of(cls, model: Model, data: Data) -> "Unconstrained":
-        """Raises `InputError` for a model that does not return theta and a `GaussianField` of these elements."""
+        """Raises `InputError` as `check_model`."""
+        check_model(model, data)
         fiducial = {p.name: p.fiducial for p in data.model.parameters}
         seeded = handlers.seed(model, 0)
 
@@ -120,11 +119,8 @@ class Unconstrained:
             return jnp.asarray(fiducial[site["name"]]) if site["name"] in fiducial else init_to_feasible(site)
 
         with handlers.trace() as sites, handlers.substitute(substitute_fn=value):
-            _check(seeded(data), data)
+            seeded(data)
         values = {n: s["value"] for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
-        missing = [name for name in fiducial if name not in values]
-        if missing:
-            raise InputError(f"the model does not sample {missing[0]}; call sample_parameters(data.model) in it")
         flat, unravel = ravel_pytree(unconstrain_fn(seeded, (data,), {}, values))
         places = {name: np.asarray(place) for name, place in unravel(jnp.arange(flat.size, dtype=float)).items()}
         return cls(model, data, np.asarray(flat), unravel, np.array([int(places[name]) for name in fiducial]))
@@ -133,19 +129,6 @@ class Unconstrained:
 def no_likelihood(theta: Any, field: GaussianField) -> float:
     """The likelihood of the prior alone."""
     return 0.0
-
-
-def _check(returned: Any, data: Data) -> None:
-    E = len(data.elements)
-    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], GaussianField)):
-        raise InputError(f"the model must return theta and a GaussianField; it returned {type(returned).__name__}")
-    field = returned[1]
-    for name, shape in {"lengths": (3,), "amplitude": (E,), "scatter_cholesky": (E, E)}.items():
-        if np.shape(getattr(field, name)) != shape:
-            wrong = np.shape(getattr(field, name))
-            raise InputError(f"the model's {name} has shape {wrong}; {shape} is needed for {E} elements")
-    if field.kernel not in KERNELS:
-        raise InputError(f"the model's kernel {field.kernel!r} is unknown; choose one of {', '.join(KERNELS)}")
 
 
 # ---- the maximum

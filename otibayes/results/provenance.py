@@ -14,6 +14,7 @@ from ..base.errors import InputError
 from ..base.store import write_whole
 from ..dynamics import MILKY_WAY, MassModel
 from ..stars import Stars
+from ..stars.stars import names_of
 
 __all__ = ["differences", "digest", "open_checkpoint", "origins"]
 
@@ -24,7 +25,7 @@ _PLACES = ((4.0, 0.1), (9.0, 1.0))  # R, z [kpc], at which a mass model shows wh
 
 def origins(
     stars: Stars,
-    elements: Sequence[str] | None,
+    elements: str | Sequence[str] | None,
     seed: int,
     settings: Mapping[str, Any],
     model: MassModel = MILKY_WAY,
@@ -32,7 +33,7 @@ def origins(
 ) -> dict[str, Any]:
     """All that a result follows from, ready for JSON: measurements as digests, elements, seed, settings, versions, and
     the mass model by its potential at some places."""
-    elements = list(stars.abundances) if elements is None else list(elements)
+    elements = list(stars.abundances) if elements is None else list(names_of(elements))
     chosen = stars.with_elements(elements, every=False) if elements else stars  # refused where they are used
     arrays = [chosen.heliocentric, *chosen.abundances.values(), *chosen.errors.values()]
     arrays += [chosen.extra[name] for name in extra if name in chosen.extra]

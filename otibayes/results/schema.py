@@ -6,6 +6,7 @@ draw): draws of the posterior, or bootstrap replicates of the classical fit, whi
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = [
     "as_tree",
     "constant_data",
     "derived_of",
+    "file_name",
     "quantities",
 ]
 
@@ -36,7 +38,7 @@ DERIVED = {
     "rho_DM": (r"\rho_{\rm DM}", "Msun/pc^3"),
     "K_z_1p1": (r"|K_z|_{1.1}", "km^2/s^2/kpc"),
 }
-SCHEMA = 2
+SCHEMA = 3
 KINDS = {"classical": "classical fit", "posterior": "posterior"}
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
 
@@ -128,7 +130,13 @@ def as_tree(
 
 
 def _numbered(group: xr.Dataset) -> xr.Dataset:
-    """With coordinates along chain and draw, which some of ArviZ' plots need."""
+    """With coordinates along chain and draw, which some of ArviZ' plots need, and names that a file can have."""
+    group = group.rename({name: file_name(name) for name in [*group.variables, *group.dims] if name != file_name(name)})
     return group.assign_coords(
         {d: np.arange(group.sizes[d]) for d in ("chain", "draw") if d in group.dims and d not in group.coords}
     )
+
+
+def file_name(name: Any) -> str:
+    """The name of a variable as a netCDF file can have it: a slash there divides groups."""
+    return re.sub(r"[/\x00-\x1f\x7f]", "_", str(name)).strip() or "_"

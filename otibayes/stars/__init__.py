@@ -2,21 +2,17 @@
 
 from .catalogue import embedded_stars, read_stars
 from .mock import mock
-from .selection import CutFlow, distance_makers, parse_override, recipes, select
+from .selection import CutFlow, select
 from .stars import Provenance, Stars
-from .table import read_table, write_table
+from .table import write_table
 
 __all__ = [
     "CutFlow",
     "Provenance",
     "Stars",
-    "distance_makers",
     "embedded_stars",
     "mock",
-    "parse_override",
     "read_stars",
-    "read_table",
-    "recipes",
     "select",
     "write_table",
 ]

@@ -6,12 +6,11 @@ nor anybody's, has a part in the answer.
 """
 
 import json
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import count
+from itertools import batched, count
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -25,11 +24,12 @@ from ..base.parameters import Parameters
 from ..base.progress import progress as shown_progress
 from ..dynamics.potential import halo_mass
 from .labels import LABELS, Label, mean_labels, scatter
-from .orbits import Orbits, integrate
-from .sky import EARLIEST, FOOTPRINTS, Footprint, footprint_of, icrs, observe
+from .orbits import EARLIEST, FOOTPRINTS, Footprint, Orbits, footprint_of, icrs, integrate, observe
+from .stars import names_of
 from .table import META_KEY
+from .values import RANGES
 
-__all__ = ["mock"]
+__all__ = ["MockSettings", "mock"]
 
 _SINCE = 250  # steps, that is, 500 Myr, since a stress was applied
 _CHUNK = 200  # orbits at once: 24 MB, and little to lose at the end
@@ -37,7 +37,6 @@ _WORTH_PROCESSES = 5000  # stars; fewer are made before others have started
 _STARTS = 30  # drawn for each orbit: of a survey of 100 pc one in 15 may come near
 _BARREN = 20  # chunks of orbits none of which is ever seen: then none will be
 _FIDUCIAL = Parameters()
-_UNITS = {"ra": u.deg, "dec": u.deg, "parallax": u.mas, "pmra": u.mas / u.yr, "pmdec": u.mas / u.yr}
 # Median errors. Gaia's of giants brighter than G = 15 (Lindegren et al. 2021); APOGEE's radial velocities, whose
 # repeats scatter by 0.1 km/s (Nidever et al. 2015).
 _ERRORS = {"parallax": 0.018, "pmra": 0.017, "pmdec": 0.015, "radial_velocity": 0.10}
@@ -89,36 +88,29 @@ class _Survey(NamedTuple):
         return w, torus[:, found], orbits.energy_drift
 
 
-def _in_order(function: Callable[[int], Any], processes: int) -> Generator[Any]:
+def _in_order(function: Callable[[int], Any], processes: int) -> Iterator[Any]:
     """function(0), function(1), ... without end, computed a little ahead by as many processes."""
     if processes == 1:
         yield from map(function, count())
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        ahead = deque(pool.submit(function, number) for number in range(2 * processes))
-        try:
-            for number in count(2 * processes):
-                yield ahead.popleft().result()
-                ahead.append(pool.submit(function, number))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for numbers in batched(count(), 16 * processes):
+            yield from pool.map(function, numbers)
 
 
 def _sight(survey: _Survey, total: int, processes: int, progress: bool) -> tuple[np.ndarray, np.ndarray, float]:
     """Phase space (6, total) and torus (4, total) of as many stars, and the largest energy drift."""
-    drift, done, seen, tori = 0.0, 0, [], []
-    chunks = _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1)
-    with shown_progress(None, "orbits", "star", total, shown=progress) as bar, closing(chunks):
-        for number, (w, torus, drift_here) in enumerate(chunks):
-            seen.append(w[:, : total - done])
-            tori.append(torus[:, : total - done])
-            drift = max(drift, drift_here)
-            done += seen[-1].shape[1]
-            bar.update(seen[-1].shape[1])
-            if done == total:
+    chunks, done = [], 0
+    with shown_progress(None, "orbits", "star", total, shown=progress) as bar:
+        for chunk in _in_order(survey.chunk, processes if total > _WORTH_PROCESSES else 1):
+            chunks.append(chunk)
+            done += (seen := chunk[0].shape[1])
+            bar.update(min(seen, total - bar.n))
+            if done >= total:
                 break
-            if done == 0 and number == _BARREN:
+            if done == 0 and len(chunks) > _BARREN:
                 raise InputError("no orbit is ever seen in this survey; make d_max larger or the footprint wider")
-    return np.concatenate(seen, axis=1), np.concatenate(tori, axis=1), drift
+    w, torus = (np.concatenate([chunk[i] for chunk in chunks], axis=1)[:, :total] for i in (0, 1))
+    return w, torus, max(chunk[2] for chunk in chunks)
 
 
 def _abundance_errors(rng: np.random.Generator, n: int, labels: Sequence[Label]) -> np.ndarray:
@@ -131,105 +123,116 @@ def _abundance_errors(rng: np.random.Generator, n: int, labels: Sequence[Label])
     return np.array([label.error for label in labels]) * spread
 
 
+@dataclass(frozen=True)
+class MockSettings:
+    """What a survey sees and measures, and the stresses, all off by default, that break one assumption each.
+
+    `d_max` [kpc]: stars within this distance of the Sun; `footprint`: "all-sky", "pencil-beams" or "magnitude-limit".
+    Errors of abundances (`abundance_errors`), and those of astrometry and radial velocity (`gaia_errors`), differ from
+    star to star and are added to the values; without, their columns are zero. `scatter_scale` multiplies the scatter.
+
+    Stresses: `skew` (of the scatter), `conical` (labels linear in z_max), `abundance_selection` (log odds of being
+    kept, per dex of the first element and kpc of |z|), `kick` [km/s] (given to every star's vz 500 Myr ago: a phase
+    spiral), `growth` (fraction of today's disk mass that came suddenly, 500 Myr ago). With the last two the torus is
+    that before.
+    """
+
+    d_max: float = 2.0
+    footprint: str = "all-sky"
+    abundance_errors: bool = True
+    gaia_errors: bool = False
+    scatter_scale: float = 1.0
+    skew: float = 0.0
+    conical: bool = False
+    abundance_selection: float = 0.0
+    kick: float = 0.0
+    growth: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.footprint not in FOOTPRINTS:
+            raise InputError(f"no footprint {self.footprint}; choose from {', '.join(FOOTPRINTS)}")
+        _refuse("d_max", self.d_max, 0.1 <= self.d_max <= 8, "0.1 to 8 kpc")
+        _refuse("scatter_scale", self.scatter_scale, 0 <= self.scatter_scale < np.inf, "0 or more")
+        _refuse("skew", self.skew, 0 <= self.skew <= 2, "0 to 2")
+        _refuse("growth", self.growth, 0 <= self.growth < 1, "0 to below 1")
+        _refuse("kick", self.kick, abs(self.kick) <= 200, "-200 to 200 km/s")
+        _refuse("abundance_selection", self.abundance_selection, abs(self.abundance_selection) < np.inf, "a number")
+
+
+def _refuse(name: str, value: float, possible: bool, needed: str) -> None:
+    if not possible:
+        raise InputError(f"{name}={value:g} cannot be used; {needed} is needed")
+
+
 def mock(
     stars: int,
     seed: int,
     truth: Any = _FIDUCIAL,
-    elements: Sequence[str] | None = None,
+    elements: str | Sequence[str] | None = None,
     *,
     labels: Mapping[str, Label] = LABELS,
-    d_max: float = 2.0,
-    footprint: str = "all-sky",
-    abundance_errors: bool = True,
-    gaia_errors: bool = False,
-    scatter_scale: float = 1.0,
-    skew: float = 0.0,
-    conical: bool = False,
-    abundance_selection: float = 0.0,
-    kick: float = 0.0,
-    growth: float = 0.0,
     processes: int = 1,
     progress: bool = True,
+    **settings: Any,
 ) -> Table:
-    """A synthetic catalogue of disk stars within `d_max` [kpc] of the Sun, in the mass model of `truth`.
+    """A synthetic catalogue of disk stars near the Sun, in the mass model of `truth`; `settings` of `MockSettings`.
 
     Columns as in `read_stars`: ra dec [deg], parallax [mas], pmra pmdec [mas/yr], radial_velocity [km/s], their
     `_error`, and the `elements` (default: all of `labels`) with `_ERR` [dex]; then the torus of each star, L_z [kpc
-    km/s], z_max, r_apo, r_peri [kpc], which no method may use. Errors of abundances, and with `gaia_errors` those of
-    astrometry and radial velocity, differ from star to star and are added to the values; without, their columns are
-    zero. `footprint` is "all-sky", "pencil-beams" or "magnitude-limit"; `scatter_scale` multiplies the intrinsic
-    scatter. The truth and every setting are in the metadata; the same seed gives the same table, with however many
-    `processes`. (With more than one, a script must guard its start with `if __name__ == "__main__":`, as always in
-    multiprocessing.)
-
-    Stresses, all off by default, break an assumption each: `skew` (of the scatter), `conical` (labels linear in z_max),
-    `abundance_selection` (log odds of being kept, per dex of the first element and kpc of |z|), `kick` [km/s] (given
-    to every star's vz 500 Myr ago: a phase spiral), `growth` (fraction of today's disk mass that came suddenly, 500
-    Myr ago). With the last two the torus is that before.
+    km/s], z_max, r_apo, r_peri [kpc], which no method may use. The truth and every setting are in the metadata; the
+    same seed gives the same table, with however many `processes`. (With more than one, a script must guard its start
+    with `if __name__ == "__main__":`, as always in multiprocessing.)
 
     Raises `InputError` for an element without a label, an unknown footprint, no stars, a number out of range, or a
     negative halo mass.
     """
-    elements = list(labels) if elements is None else list(elements)
+    chosen = MockSettings(**settings)
+    elements = list(labels) if elements is None else list(names_of(elements))
     unknown = [element for element in elements if element not in labels]
     if unknown or not elements:
         wanted = unknown[0] if unknown else "(none given)"
         raise InputError(f"no label for element {wanted}; choose from {', '.join(labels)}")
-    if footprint not in FOOTPRINTS:
-        raise InputError(f"no footprint {footprint}; choose from {', '.join(FOOTPRINTS)}")
-    numbers = {
-        "stars": (stars, stars >= 1, "at least 1"),
-        "seed": (seed, seed >= 0, "at least 0"),
-        "d_max": (d_max, 0.1 <= d_max <= 8, "0.1 to 8 kpc"),
-        "scatter_scale": (scatter_scale, scatter_scale >= 0, "at least 0"),
-        "skew": (skew, 0 <= skew <= 2, "0 to 2"),
-        "growth": (growth, 0 <= growth < 1, "0 to below 1"),
-        "processes": (processes, processes >= 1, "at least 1"),
-    }
-    for name, (value, possible, needed) in numbers.items():
-        if not possible:
-            raise InputError(f"{name}={value:g} cannot be used; {needed} is needed")
-    past = truth._replace(m_disk=truth.m_disk * (1 - growth)) if growth else truth
+    for name, value, least in (("stars", stars, 1), ("seed", seed, 0), ("processes", processes, 1)):
+        _refuse(name, value, value >= least, f"at least {least}")
+    past = truth._replace(m_disk=truth.m_disk * (1 - chosen.growth)) if chosen.growth else truth
     if not halo_mass(truth) > 0:
         raise InputError(f"m_disk={truth.m_disk:g}, h_z={truth.h_z:g}: leaves no mass for the halo; lower m_disk")
 
     rng = np.random.default_rng(seed)
     # Where the selection depends on abundances, half of the stars are there to be lost.
-    total = 2 * stars if abundance_selection else stars
-    survey = _Survey(seed, min(_CHUNK, total + 20), truth, past, kick, d_max, footprint_of(footprint, rng))
+    total = 2 * stars if chosen.abundance_selection else stars
+    footprint = footprint_of(chosen.footprint, rng)
+    survey = _Survey(seed, min(_CHUNK, total + 20), truth, past, chosen.kick, chosen.d_max, footprint)
     w, tori, drift = _sight(survey, total, processes, progress)
     torus = dict(zip(("L_z", "z_max", "r_apo", "r_peri"), tori, strict=True))
-    chosen = [labels[element] for element in elements]
-    values = mean_labels(torus, chosen, conical) + scatter_scale * scatter(rng, total, chosen, skew)
-    if abundance_selection:
-        log_odds = abundance_selection * values[:, 0] * np.abs(w[2])
+    simulated = [labels[element] for element in elements]
+    values = mean_labels(torus, simulated, chosen.conical)
+    values = values + chosen.scatter_scale * scatter(rng, total, simulated, chosen.skew)
+    if chosen.abundance_selection:
+        log_odds = chosen.abundance_selection * values[:, 0] * np.abs(w[2])
         kept = np.sort(np.argsort(log_odds + rng.gumbel(size=total))[-stars:])
         w, values, torus = w[:, kept], values[kept], {name: column[kept] for name, column in torus.items()}
     sky = icrs(w, truth)
     errors = np.zeros_like(values)
-    if abundance_errors:
-        errors = _abundance_errors(rng, stars, chosen)
+    if chosen.abundance_errors:
+        errors = _abundance_errors(rng, stars, simulated)
         values = values + errors * rng.normal(size=values.shape)
     sky_errors = {name: np.zeros(stars) for name in _ERRORS}
-    if gaia_errors:
+    if chosen.gaia_errors:
         faint = 0.22 * rng.normal(size=stars)  # a faint star is bad at everything
         for name, median in _ERRORS.items():
             sky_errors[name] = median * np.exp(faint + 0.10 * rng.normal(size=stars))
             sky[name] = sky[name] + sky_errors[name] * rng.normal(size=stars)
 
-    settings = {
-        "stars": stars, "seed": seed, "elements": elements, "d_max": d_max, "footprint": footprint,
-        "abundance_errors": abundance_errors, "gaia_errors": gaia_errors, "scatter_scale": scatter_scale, "skew": skew,
-        "conical": conical, "abundance_selection": abundance_selection, "kick": kick, "growth": growth,
-        "energy_drift": drift, "otibayes": version("otibayes"),
-    }  # fmt: skip
-    described = {element: label._asdict() for element, label in zip(elements, chosen, strict=True)}
-    meta = {"truth": {k: float(v) for k, v in truth._asdict().items()}, "settings": settings, "labels": described}
+    record = {"stars": stars, "seed": seed, "elements": elements, **asdict(chosen)}
+    record |= {"energy_drift": drift, "otibayes": version("otibayes")}
+    described = {element: label._asdict() for element, label in zip(elements, simulated, strict=True)}
+    meta = {"truth": {k: float(v) for k, v in truth._asdict().items()}, "settings": record, "labels": described}
     table = Table(meta={META_KEY: json.dumps(meta)})
     for name, column in sky.items():
-        table[name] = column * _UNITS.get(name, u.km / u.s)
+        table[name] = column * RANGES[name].unit
         if name in sky_errors:
-            table[f"{name}_error"] = sky_errors[name] * _UNITS.get(name, u.km / u.s)
+            table[f"{name}_error"] = sky_errors[name] * RANGES[name].unit
     for i, element in enumerate(elements):
         table[element], table[f"{element}_ERR"] = values[:, i], errors[:, i]
     for name, column in torus.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.arrays import in_unit
 from ..base.errors import InputError
 from ..base.parallel import threaded
 from ..dynamics import (
@@ -20,7 +21,8 @@ from ..dynamics import (
     phase_space,
     prior_grid,
 )
-from .stars import Stars
+from .stars import Stars, in_words, names_of
+from .values import clean_error, clean_label, first_reason, unusable
 
 __all__ = ["PreparedStars", "delta_setting", "prepare_stars"]
 
@@ -29,9 +31,10 @@ __all__ = ["PreparedStars", "delta_setting", "prepare_stars"]
 class PreparedStars:
     """The N `stars` that a path uses, their E `elements`, and focal lengths `delta` (N,) [kpc].
 
-    `labels` and `errors` (N, E) [dex]; a label is NaN where it is missing, an error where there is none. `extent`
-    (2, 3) [kpc km/s] holds the least and largest J_R, L_z, J_z over the prior. `actions(w, theta)` finds actions and
-    angles of these stars in the mass `model`. What was left out is counted in `stars.provenance`.
+    `labels` and `errors` (N, E) [dex]; a label is NaN where it is missing; an error is NaN where there is none, or one
+    that is zero or negative. `extent` (2, 3) [kpc km/s] holds the least and largest J_R, L_z, J_z over the prior.
+    `actions(w, theta)` finds actions and angles of these stars in the mass `model`. Every star that was left out is
+    counted in `stars.provenance.dropped`, by reason.
     """
 
     stars: Stars
@@ -53,11 +56,11 @@ class PreparedStars:
 
 def prepare_stars(
     stars: Stars,
-    elements: Sequence[str] | None = None,
+    elements: str | Sequence[str] | None = None,
     delta: Any = "orbit",
     model: MassModel = MILKY_WAY,
     method: str | None = None,
-    extra: Sequence[str] = (),
+    extra: str | Sequence[str] = (),
     every: bool = True,
 ) -> PreparedStars:
     """The stars that have what a path needs, everywhere in the prior.
@@ -65,50 +68,68 @@ def prepare_stars(
     `elements`: None takes all; with `every` a star needs all of them, else one. `delta`: a number or (N,) [kpc],
     "local" or "orbit" (`focal_length` in the fiducial model). `method`: the action finder whose angles a star must
     have; None asks for actions by the Staeckel fudge only. `extra`: columns of `Stars.extra` that a star must have. A
-    star without actions at any point of `prior_grid` is left out, for every theta alike.
+    star without a usable position or velocity (`otibayes/stars/values.py`), or without actions at any point of
+    `prior_grid`, is left out, for every theta alike.
 
     Raises `InputError` for an unknown or repeated element, a missing extra column, a delta of another shape, or where
     no star is left.
     """
-    elements = _element_names(stars, elements)
-    total = len(stars)
-    if not isinstance(delta, str) and np.shape(delta) not in ((), (total,)):
-        raise InputError(f"delta has shape {np.shape(delta)}; give one number, or one for each of {total} stars")
-    rows = np.arange(len(stars))
-    for name in extra:
-        if name not in stars.extra:
-            raise InputError(f"the model needs {name} of every star; read it with read_stars(..., extra=['{name}'])")
-        known = np.isfinite(stars.extra[name])
-        stars, rows = _without(stars, known, f"{name} missing"), rows[known]
-    labels = np.stack([np.asarray(stars.abundances[e], float) for e in elements if e in stars.abundances], 1)
-    present = np.isfinite(labels).all(1) if every else np.isfinite(labels).any(1)
-    stars, rows = stars.with_elements(elements, every), rows[present]
+    elements, total = _element_names(stars, elements), len(stars)
+    if total == 0:
+        raise InputError("there are no stars (0 rows); give some")
+    if not isinstance(delta, str):
+        delta = in_unit(delta, "kpc", "delta")
+        if np.shape(delta) not in ((), (total,)):
+            raise InputError(f"delta has shape {np.shape(delta)}; give one number, or one for each of {total} stars")
+        delta = np.broadcast_to(np.asarray(delta, float), (total,))
+    unknown = [name for name in names_of(extra) if name not in stars.extra]
+    if unknown:
+        raise InputError(
+            f"the model needs {unknown[0]} of every star; read it with read_stars(..., extra=['{unknown[0]}'])"
+        )
+    stars = _cleaned(stars, elements)
+    bad = unusable(stars.sky) | {f"{name} missing": ~np.isfinite(stars.extra[name]) for name in names_of(extra)}
+    bad |= stars.lacking(elements, every)
+    keep, dropped = first_reason(bad, total)
+    if not keep.any():
+        raise InputError(f"no star has all that is needed: {in_words(dropped)}; ask for fewer elements")
+    stars = stars.without(bad).with_elements(elements, every)
     if isinstance(delta, str):
         delta = focal_length(phase_space(stars, model.Parameters()), model.Parameters(), delta, model)
     else:
-        delta = np.broadcast_to(np.asarray(delta, float), (total,))[rows]
+        delta = delta[keep]
 
     def actions(theta: Any) -> np.ndarray:
         return actions_of(phase_space(stars, theta), theta, delta, model)
 
     J = np.stack(threaded("prior", "point")(actions, prior_grid(model)))
     solved = np.isfinite(J).all((0, 2))
-    stars, delta, J = _without(stars, solved, "undefined actions within the prior"), delta[solved], J[:, solved]
-    if method is not None:
+    stars = stars.without({"undefined actions within the prior": ~solved})
+    delta, J = delta[solved], J[:, solved]
+    if method is not None and len(stars):
         solved = _has_angles(stars, delta, method, model)
-        stars, delta, J = _without(stars, solved, f"undefined angles by {method}"), delta[solved], J[:, solved]
+        stars = stars.without({f"undefined angles by {method}": ~solved})
+        delta, J = delta[solved], J[:, solved]
     if not len(stars):
-        raise InputError(f"actions and angles are found of none of {len(solved)} stars; check distances and velocities")
-    missing = np.full(len(stars), np.nan)
+        raise InputError(f"actions and angles are found of none of {total} stars; check distances and velocities")
+    no_error = np.full(len(stars), np.nan)
     return PreparedStars(
         stars,
         elements,
         delta,
-        np.stack([np.asarray(stars.abundances[e], float) for e in elements], 1),
-        np.stack([np.asarray(stars.errors.get(e, missing), float) for e in elements], 1),
+        np.stack([stars.abundances[e] for e in elements], 1),
+        np.stack([stars.errors.get(e, no_error) for e in elements], 1),
         np.stack([J.min((0, 1)), J.max((0, 1))]),
         SampleActions(delta, method or "staeckel", model),
     )
+
+
+def _cleaned(stars: Stars, elements: Sequence[str]) -> Stars:
+    """With NaN for labels and errors of the elements that cannot be used."""
+    known = [e for e in elements if e in stars.abundances]
+    labels = {e: clean_label(e, np.asarray(stars.abundances[e], float))[0] for e in known}
+    errors = {e: clean_error(e, np.asarray(stars.errors[e], float)) for e in known if e in stars.errors}
+    return replace(stars, abundances={**stars.abundances, **labels}, errors={**stars.errors, **errors})
 
 
 def delta_setting(delta: Any) -> Any:
@@ -117,31 +138,20 @@ def delta_setting(delta: Any) -> Any:
         if delta not in ("local", "orbit"):
             raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {delta!r}")
         return delta
-    values = np.asarray(delta, float)
+    values = np.asarray(in_unit(delta, "kpc", "delta"), float)
     if not (np.isfinite(values) & (values > 0)).all():
         raise InputError("delta [kpc] must be positive and finite everywhere")
     return float(values) if values.ndim == 0 else f"array {hashlib.sha256(values.tobytes()).hexdigest()}"
 
 
-def _element_names(stars: Stars, elements: Sequence[str] | None) -> tuple[str, ...]:
-    if isinstance(elements, str):
-        elements = (elements,)
-    names = tuple(stars.abundances) if elements is None else tuple(elements)
+def _element_names(stars: Stars, elements: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(stars.abundances) if elements is None else names_of(elements)
     if not names:
         raise InputError("no elements: the catalogue has no abundances, or none was asked for")
     repeated = sorted({e for e in names if names.count(e) > 1})
     if repeated:
         raise InputError(f"element {repeated[0]} is given twice; name each once")
     return names
-
-
-def _without(stars: Stars, kept: np.ndarray, reason: str) -> Stars:
-    """The stars that a mask keeps; the others are counted in the provenance."""
-    lost = int(np.sum(~kept))
-    if not lost:
-        return stars
-    chosen = stars[kept]
-    return replace(chosen, provenance=replace(stars.provenance, dropped=(*stars.provenance.dropped, (reason, lost))))
 
 
 def _has_angles(stars: Stars, delta: np.ndarray, method: str, model: MassModel) -> np.ndarray:

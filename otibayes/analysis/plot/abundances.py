@@ -14,7 +14,8 @@ from ...base.parameters import Parameters
 from ...dynamics import PhaseSpace, action_angle, phase_space
 from ...stars import Stars
 from ...stars.orbits import integrate
-from .figure import bracketed, new_figure
+from ...stars.stars import names_of
+from .figure import in_dex, new_figure
 
 __all__ = ["plot_mean_abundances", "plot_orbits"]
 
@@ -24,12 +25,12 @@ _STEPS = 700  # of 2 Myr: 1.4 Gyr, a dozen vertical periods
 _ORBITS = ("#000000", "#D55E00")  # low and high J_z, on a map from blue to yellow
 
 
-def plot_mean_abundances(stars: Stars, elements: Sequence[str] | None = None, theta: Any = None) -> Figure:
+def plot_mean_abundances(stars: Stars, elements: str | Sequence[str] | None = None, theta: Any = None) -> Figure:
     """Mean abundances in cells of z and v_z, a panel for each of the `elements` (default: all) (PW21, Figure 2).
 
     Phase space is that of `theta` (default: fiducial). Raises `InputError` for an unknown element or without stars.
     """
-    elements = list(stars.abundances) if elements is None else list(elements)
+    elements = list(stars.abundances) if elements is None else list(names_of(elements))
     _check(stars, elements)
     w = phase_space(stars, Parameters() if theta is None else theta)
     columns = min(4, len(elements))
@@ -107,7 +108,7 @@ def _cells(figure: Figure, ax: Axes, w: PhaseSpace, values: Any, element: str, b
     image = ax.pcolormesh(*edges, shown.T, cmap="cividis", vmin=low, vmax=high, rasterized=True)
     ax.tick_params(direction="in", top=True, right=True)
     if bar:
-        figure.colorbar(image, ax=ax, label=f"mean {bracketed(element)} [dex]")
+        figure.colorbar(image, ax=ax, label=f"mean {in_dex(element)}")
 
 
 def _name_axes(axes: np.ndarray, shown: int) -> None:

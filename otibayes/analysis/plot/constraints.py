@@ -1,4 +1,4 @@
-"""Constraints of every element and of all together, as ellipses (PW21, Figures 7 and 8)."""
+"""Constraints of equation 8 from each element and from all, as ellipses (PW21, Figures 7 and 8)."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ...base.errors import InputError
+from ...classical.groups import MARK
 from ...dynamics import MILKY_WAY, MassModel
 from ..table_1 import excluding, joint_of
 from .figure import DASHES, ELEMENTS, JOINT, TRUTH, axis_label, bracketed, ellipses, new_figure
@@ -18,6 +19,7 @@ from .figure import DASHES, ELEMENTS, JOINT, TRUTH, axis_label, bracketed, ellip
 __all__ = ["plot_constraint", "plot_projections"]
 
 _JOINTS = {"product": ("-", "joint, product"), "gls": ((0, (4, 1.5)), "joint, with cross-covariance")}
+_TITLE = f"equation 8:\n{MARK}"
 
 
 def plot_constraint(
@@ -40,7 +42,9 @@ def plot_constraint(
     figure = new_figure(6.4, 4.6)
     ax = figure.subplots()
     _panel(ax, classical, (x, y), exclude, model)
-    figure.legend(handles=_legend(classical, exclude, model), loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(
+        handles=_legend(classical, exclude, model), loc="outside right upper", frameon=False, fontsize=8, title=_TITLE
+    )
     return figure
 
 
@@ -58,7 +62,9 @@ def plot_projections(classical: xr.DataTree, exclude: Sequence[str] = (), model:
                 continue
             _panel(ax, classical, (names[column], names[row + 1]), exclude, model)
             ax.label_outer()
-    figure.legend(handles=_legend(classical, exclude, model), loc="upper right", frameon=False, fontsize=9)
+    figure.legend(
+        handles=_legend(classical, exclude, model), loc="upper right", frameon=False, fontsize=9, title=_TITLE
+    )
     return figure
 
 

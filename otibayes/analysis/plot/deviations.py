@@ -1,6 +1,7 @@
 """Deviations against the vertical angle, and their coefficients against the disk's mass (PW21, Figures 5 and 6)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,12 @@ from matplotlib.figure import Figure
 from ...base.errors import InputError
 from ...base.parameters import Parameters
 from ...base.store import Store
-from ...classical.deviation import Neighbours, deviation
-from ...classical.fit import errors_of
-from ...classical.fourier import design
-from ...classical.objective import Settings
-from ...classical.scan import Scan, scan
-from ...dynamics import phase_space
+from ...classical.local_mean import deviation
+from ...classical.objective import design
+from ...classical.settings import ClassicalSettings
+from ...classical.statistic import Statistic, make_statistic
 from ...stars.preparation import PreparedStars
+from ..scan import scan
 from .figure import POSTERIOR, TRUTH, bracketed, new_figure
 
 __all__ = ["plot_coefficients", "plot_deviations"]
@@ -32,37 +32,35 @@ _TERMS = (
 
 
 def plot_deviations(
-    problem: PreparedStars,
+    prepared: PreparedStars,
     element: str,
     m_disk: Sequence[float] = (0.4, 1.0, 1.6),
     theta: Any = None,
-    bootstraps: int = 128,
+    settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
     seed: int = 0,
-    settings: Settings = Settings(),  # noqa: B008
 ) -> Figure:
     """Deviation of one element against theta_z in mass models of several disk masses (PW21, Figure 5).
 
-    Each panel: means in bins of theta_z, for the eye only; the Fourier series of every bootstrap resample; and the mean
-    cos 2 theta_z term of them all, flat in the right model. `problem` from `oti.prepare_stars` with a method; the
-    other parameters are those of `theta` (default: fiducial).
+    Each panel: means in bins of theta_z, with the weights of the fit; the Fourier series of every bootstrap resample;
+    and the mean of their cos 2 theta_z terms, which vanishes in the right model. `prepared` from `oti.prepare_stars`
+    with a method; the other parameters are those of `theta` (default: fiducial). Raises `InputError` for an unknown
+    element, or disk masses that leave the halo no mass.
     """
-    place = _place(problem, element)
     theta = Parameters() if theta is None else theta
-    found = _scan(problem, place, theta, m_disk, bootstraps, seed, settings, None)
+    statistic = _statistic(prepared, element, settings, seed)
+    found = scan(statistic, theta, np.sort(np.asarray(m_disk, float)))
     figure = new_figure(3.0 * len(found.values) + 0.5, 3.2)
     axes = figure.subplots(1, len(found.values), squeeze=False, sharex=True, sharey=True)[0]
     angle = np.linspace(0, 2 * np.pi, 181)
     edges = np.linspace(0, 2 * np.pi, _BINS + 1)
     height = 0.0
     for ax, mass, series in zip(axes, found.values, found.series[:, :, 0], strict=True):
-        model = theta._replace(m_disk=float(mass))
-        aa = problem.actions(phase_space(problem.stars, model), model)
-        J = np.stack([np.asarray(aa.J_R), np.asarray(aa.L_z), np.asarray(aa.J_z)], -1)
-        neighbours = Neighbours(settings.neighbours, settings.own_copies, settings.gradient)
-        delta = deviation(J, problem.labels[:, [place]], None, neighbours)[0, :, 0]
-        theta_z = np.mod(np.asarray(getattr(aa, settings.angle)), 2 * np.pi)
-        index = np.digitize(theta_z, edges) - 1
-        means = np.array([delta[index == i].mean() if (index == i).any() else np.nan for i in range(_BINS)])
+        J, theta_z = statistic.actions_at(np.array(theta._replace(m_disk=float(mass))))
+        delta, weight = deviation(J, statistic.labels, settings=settings)[0, :, 0], statistic.weights.chosen[:, 0]
+        total, weighted = (
+            np.histogram(np.mod(theta_z, 2 * np.pi), edges, weights=w)[0] for w in (weight, weight * delta)
+        )
+        means = np.where(total > 0, weighted / np.where(total > 0, total, 1), np.nan)
         curves = design(angle) @ series[1:].T
         ax.plot(angle, 1e3 * curves, color=POSTERIOR, lw=0.4, alpha=0.35, rasterized=True)
         ax.stairs(1e3 * means, edges, color="black", lw=1.0, baseline=None)
@@ -79,7 +77,7 @@ def plot_deviations(
     axes[0].set_ylabel(f"deviation of {bracketed(element)} [mdex]")
     for kind, style in {
         "mean in bins": {"color": "black", "lw": 1.0},
-        f"{bootstraps} bootstraps": {"color": POSTERIOR, "lw": 1.2},
+        f"{settings.bootstraps} bootstraps": {"color": POSTERIOR, "lw": 1.2},
         r"mean $\cos 2\theta_z$ term": {"color": TRUTH, "lw": 2.2},
     }.items():
         axes[-1].plot([], [], label=kind, **style)
@@ -88,24 +86,23 @@ def plot_deviations(
 
 
 def plot_coefficients(
-    problem: PreparedStars,
+    prepared: PreparedStars,
     element: str,
     values: Sequence[float] = _GRID,
     theta: Any = None,
-    bootstraps: int = 128,
+    settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
     seed: int = 0,
-    settings: Settings = Settings(),  # noqa: B008
-    nodes: Store = Store(),  # noqa: B008
+    store: Store = Store(),  # noqa: B008
 ) -> Figure:
     """Coefficients of one element against m_disk at `values`, with bootstrap errors (PW21, Figure 6).
 
-    Each panel is named for what its coefficient is sensitive to; in that of a2 the crossing of zero and its error, by
-    linear interpolation of the points and of their error bars, are marked and written. b2 is the null test. Arguments
-    otherwise as for `plot_deviations`.
+    The title of a panel says what its coefficient is sensitive to. In the panel of a2 the crossing of zero and its
+    error, by linear interpolation of the points and of their error bars, are marked. b2 is the null test. Arguments
+    and errors otherwise as for `plot_deviations`.
     """
-    place = _place(problem, element)
     theta = Parameters() if theta is None else theta
-    found = _scan(problem, place, theta, values, bootstraps, seed, settings, nodes)
+    statistic = _statistic(prepared, element, settings, seed)
+    found = scan(statistic, theta, np.sort(np.asarray(values, float)), store=store)
     crossing = found.crossing(0)
     figure = new_figure(6.8, 5.4)
     axes = figure.subplots(2, 2, sharex=True)
@@ -128,34 +125,17 @@ def plot_coefficients(
     return figure
 
 
-def _place(problem: PreparedStars, element: str) -> int:
-    if element not in problem.elements:
-        raise InputError(f"element {element} is not in the problem; found: {', '.join(problem.elements)}")
-    return problem.elements.index(element)
-
-
-def _scan(
-    problem: PreparedStars,
-    place: int,
-    theta: Any,
-    values: Sequence[float],
-    bootstraps: int,
-    seed: int,
-    settings: Settings,
-    nodes: Store | None,
-) -> Scan:
-    if bootstraps < 2:
-        raise InputError(f"errors need at least 2 bootstraps, got {bootstraps}")
-    sigma = errors_of(problem)
-    return scan(
-        problem.stars,
-        problem.labels[:, [place]],
-        None if sigma is None else sigma[:, [place]],
-        theta,
-        np.sort(np.asarray(values, float)),
-        actions=problem.actions,
-        bootstraps=bootstraps,
+def _statistic(prepared: PreparedStars, element: str, settings: ClassicalSettings, seed: int) -> Statistic:
+    """Of one element, without bins of J_z."""
+    if element not in prepared.elements:
+        raise InputError(f"element {element} is not among the prepared stars'; found: {', '.join(prepared.elements)}")
+    place = [prepared.elements.index(element)]
+    return make_statistic(
+        prepared.stars,
+        prepared.labels[:, place],
+        prepared.errors[:, place],
+        actions=prepared.actions,
+        settings=replace(settings, bins=0),
         seed=seed,
-        settings=settings,
-        nodes=Store() if nodes is None else nodes,
+        model=prepared.model,
     )

@@ -1,6 +1,7 @@
 """What figures share: a figure that shows itself, colours that everyone can tell apart, labels."""
 
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-__all__ = ["DASHES", "ELEMENTS", "JOINT", "POSTERIOR", "TRUTH", "axis_label", "bracketed", "ellipses", "new_figure"]
+from ...stars.values import is_element
+
+__all__ = [
+    "DASHES",
+    "ELEMENTS",
+    "JOINT",
+    "POSTERIOR",
+    "TRUTH",
+    "axis_label",
+    "bracketed",
+    "ellipses",
+    "in_dex",
+    "new_figure",
+    "thousandths",
+]
 
 # Okabe & Ito (2008): told apart by all common kinds of colour vision; also by dashes, for print
 POSTERIOR, JOINT, TRUTH = "#0072B2", "#000000", "#D55E00"
@@ -35,9 +50,22 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def bracketed(element: str) -> str:
-    """[Mg/Fe] for MG_FE."""
-    above, below = (r"\alpha" if part == "ALPHA" else rf"\mathrm{{{part.capitalize()}}}" for part in element.split("_"))
+    """[Mg/Fe] for MG_FE or [Mg/Fe]; any other label as it is."""
+    if not is_element(element):
+        return element.replace("$", r"\$")  # which would begin a formula
+    parts = re.split("[_/]", element.strip("[]").upper())
+    above, below = (r"\alpha" if part == "ALPHA" else rf"\mathrm{{{part.capitalize()}}}" for part in parts)
     return f"$[{above}/{below}]$"
+
+
+def in_dex(element: str) -> str:
+    """An axis label of an element with its unit; the unit of any other label is not known."""
+    return f"{bracketed(element)} [dex]" if is_element(element) else bracketed(element)
+
+
+def thousandths(element: str) -> str:
+    """The unit of a thousandth of a label."""
+    return "[mdex]" if is_element(element) else "[$10^{-3}$]"
 
 
 def axis_label(variable: xr.DataArray) -> str:

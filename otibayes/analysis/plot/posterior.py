@@ -14,7 +14,7 @@ from ...generative.model import mass_model_of
 from ..field import field_at, vertical_plane
 from ..null_test import null_test
 from ..profiles import curves, profiles
-from .figure import POSTERIOR, TRUTH, bracketed, new_figure
+from .figure import POSTERIOR, TRUTH, in_dex, new_figure
 
 __all__ = ["plot_field", "plot_null_test", "plot_profiles"]
 
@@ -44,7 +44,7 @@ def plot_field(posterior: xr.DataTree, mass_model: MassModel | None = None) -> F
         sd = values[..., e].std(0)
         known = sd < 0.5 * np.nanstd(data.abundances.values[:, e])
         mean = np.where(known, values[..., e].mean(0), np.nan)
-        label = f"{bracketed(element)} [dex]"
+        label = in_dex(element)
         for ax, shown, what, cmap in ((row[0], mean, label, "viridis"), (row[1], sd, f"sd of {label}", "magma_r")):
             top = np.nanquantile(shown, 0.98) if what is not label else np.nanmax(shown)
             mesh = ax.pcolormesh(L_z, root_J_z, shown.T, cmap=cmap, shading="nearest", vmax=top, rasterized=True)
@@ -110,7 +110,7 @@ def plot_null_test(posterior: xr.DataTree, found: xr.Dataset | None = None, **gi
         curve = np.einsum("cdk,kx->cdx", one.amplitude.transpose("chain", "draw", "coefficient").values, waves)
         low, high = np.quantile(curve.reshape(-1, angle.size), [0.025, 0.975], axis=0)
         ax.fill_between(angle, low, high, color=POSTERIOR, alpha=0.3, lw=0, label="Fourier terms, 95%")
-        ax.set(ylabel=f"residual {bracketed(element)} [dex]", xlim=(0, 2 * np.pi))
+        ax.set(ylabel=f"residual {in_dex(element)}", xlim=(0, 2 * np.pi))
         ax.set_xticks(np.arange(5) * np.pi / 2, ["0", r"$\pi/2$", r"$\pi$", r"$3\pi/2$", r"$2\pi$"])
         _ticks(ax)
         if e == 0:

@@ -12,7 +12,7 @@ from ...base.errors import InputError
 from ...base.parameters import Parameters
 from ...dynamics import phase_space
 from ...stars import Stars
-from .figure import TRUTH, bracketed, new_figure
+from .figure import TRUTH, in_dex, new_figure
 
 __all__ = ["plot_selection"]
 
@@ -42,7 +42,7 @@ def plot_selection(
             chemistry.fill(*corners.T, fill=False, ec=TRUTH, lw=1.5)
     else:
         chemistry.text(0.5, 0.5, f"no {x} and {y}\nin this table", ha="center", transform=chemistry.transAxes)
-    chemistry.set(xlabel=f"{bracketed(x)} [dex]", ylabel=f"{bracketed(y)} [dex]")
+    chemistry.set(xlabel=in_dex(x), ylabel=in_dex(y))
     _counts(figure, plane, -w.R * np.cos(w.phi), w.R * np.sin(w.phi))
     plane.plot(-R0, 0, "*", ms=12, color=TRUTH, mec="white")  # the Sun
     plane.set(xlabel="x [kpc]", ylabel="y [kpc]", aspect="equal")
@@ -52,9 +52,10 @@ def plot_selection(
 
 
 def _counts(figure: Figure, ax: Axes, x: Any, y: Any) -> None:
-    """Stars in hexagons, but for the outermost 1 in 1000 of either coordinate."""
+    """Stars in hexagons, but for the outermost 1 in 1000 of either coordinate where there are as many."""
     x, y = np.asarray(x), np.asarray(y)
-    (left, right), (low, high) = (np.nanquantile(values, [0.0005, 0.9995]) for values in (x, y))
+    tail = 0.0005 if x.size > 1000 else 0.0
+    (left, right), (low, high) = (np.nanquantile(values, [tail, 1 - tail]) for values in (x, y))
     shown = (x >= left) & (x <= right) & (y >= low) & (y <= high)
     hexagons = ax.hexbin(x[shown], y[shown], gridsize=60, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
     figure.colorbar(hexagons, ax=ax, label="stars", shrink=0.85)

@@ -1,0 +1,191 @@
+"""Calibration: how often intervals hold the truth, on synthetic catalogues whose truth is not made by our code.
+
+    python benchmarks/calibrate.py run [--seeds 60] [--stars 10000] [--folder calibration] [--jobs 1] [--only posterior]
+    python benchmarks/calibrate.py table [--folder calibration] [--output FILE.csv]
+
+Each catalogue has 3 elements, a truth drawn from its seed (m_disk 0.7-1.4, h_z 0.2-0.45 kpc, z_sun 0-30 pc, vz_sun
+6-10 km/s), one of four shapes of the abundance field in turn, and all-sky or pencil-beam fields in turn. Stars and
+abundances come from gala's orbits. `run` keeps one JSON file a catalogue and answer, and skips what it has. `table`
+prints coverage of the 50, 68, 90 and 95% intervals with binomial errors, mean pulls with their errors, and the
+Mahalanobis distances of the truth against chi^2 of 4 degrees of freedom, for the posterior, chi^2 and equation 8.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+from catalogues import FIELDS, off_truth, run_in_processes, with_field
+from scipy.stats import chi2, kstest
+
+import otibayes as oti
+from otibayes.base.store import write_whole
+from otibayes.dynamics import MILKY_WAY
+
+STUDY = 2026
+ELEMENTS = ("FE_H", "MG_FE", "MN_FE")
+PARAMETERS = oti.Parameters._fields
+LOW, HIGH = np.array([[0.7, 1.4], [0.2, 0.45], [0.0, 30.0], [6.0, 10.0]]).T
+LEVELS = (0.5, 0.68, 0.9, 0.95)
+BOOTSTRAPS = 64
+ANSWERS = ("posterior", "chi^2", "equation 8")
+
+
+def truth_of(seed: int) -> oti.Parameters:
+    """The first allowed truth of a seed's random numbers."""
+    rng = np.random.default_rng([seed, STUDY])
+    while True:
+        theta = oti.Parameters(*map(float, rng.uniform(LOW, HIGH)))
+        if bool(MILKY_WAY.allowed(theta)):
+            return theta
+
+
+def settings_of(seed: int) -> tuple[str, str]:
+    """Shape of the field and footprint of a seed's catalogue."""
+    return list(FIELDS)[seed % len(FIELDS)], ("all-sky", "pencil-beams")[seed // len(FIELDS) % 2]
+
+
+def stars_of(seed: int, number: int, folder: Path) -> oti.Stars:
+    shape, footprint = settings_of(seed)
+    file = folder / f"stars-{seed}-{number}.fits"
+    if not file.exists():
+        table = oti.mock(number, seed, truth_of(seed), ELEMENTS, footprint=footprint, progress=False)
+        oti.write_table(with_field(table, shape, ELEMENTS), file)
+    return oti.read_stars(file)
+
+
+def posterior(stars: oti.Stars, seed: int) -> dict:
+    """Mean, covariance, and the share of draws below the truth, for every parameter."""
+    tree = oti.sample(stars, seed=seed)
+    draws = np.stack([np.ravel(tree["posterior"][name]) for name in PARAMETERS], 1)
+    return {
+        "mean": draws.mean(0).tolist(),
+        "covariance": np.cov(draws.T).tolist(),
+        "rank": (draws < np.array(truth_of(seed))).mean(0).tolist(),
+        **{name: float(tree.attrs[name]) for name in ("max_r_hat", "min_ess_bulk", "divergences", "converged")},
+    }
+
+
+def classical(stars: oti.Stars, seed: int) -> dict:
+    """Joint optimum and covariance of equation 8 and of chi^2; of chi^2 also each element's interval and rise."""
+    tree = oti.fit_classical(stars, bootstraps=BOOTSTRAPS, seed=seed)
+    rise = oti.chi2_rise(tree, np.array(truth_of(seed)))
+    intervals = tree["chi2"].dataset.interval.values
+    truth = np.array(truth_of(seed))
+    held = (intervals[..., 0] <= truth) & (truth <= intervals[..., 1])
+    found = {"rise": rise.tolist(), "held_68": held.tolist()}
+    for answer, joint in oti.joint_answers(tree).items():
+        found[answer] = {"mean": joint.mean.tolist(), "covariance": joint.covariance.tolist()}
+    return found
+
+
+def one(seed: int, number: int, folder: Path, way: str) -> None:
+    file = folder / f"{way}-{seed}-{number}.json"
+    if file.exists():
+        return
+    stars, start = stars_of(seed, number, folder), time.perf_counter()
+    try:
+        found = {"posterior": posterior, "classical": classical}[way](stars, seed)
+    except oti.InputError as error:  # a refusal counts as one, and is shown
+        found = {"refused": str(error)}
+    text = json.dumps({"seed": seed, "truth": truth_of(seed), "seconds": time.perf_counter() - start} | found)
+    write_whole(file, lambda part: part.write_text(text))
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command()
+@click.option("--seeds", default=60)
+@click.option("--stars", "number", default=10_000)
+@click.option("--folder", type=Path, default=Path("calibration"))
+@click.option("--jobs", default=1, help="Catalogues at once, each in a process of its own.")
+@click.option("--only", type=click.Choice(["posterior", "classical"]))
+def run(seeds: int, number: int, folder: Path, jobs: int, only: str | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    ways = [only] if only else ["posterior", "classical"]
+    given = {
+        folder / f"{way}-{seed}-{number}": [__file__, "one", str(seed), str(number), str(folder), way]
+        for way in ways
+        for seed in range(seeds)
+    }
+    run_in_processes(given, jobs)
+
+
+@main.command("one", hidden=True)
+@click.argument("seed", type=int)
+@click.argument("number", type=int)
+@click.argument("folder", type=Path)
+@click.argument("way")
+def single(seed: int, number: int, folder: Path, way: str) -> None:
+    one(seed, number, folder, way)
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    """One row for each catalogue and answer: pulls, ranks and the squared distance of the truth."""
+    made = []
+    for file in sorted(folder.glob("*.json")):
+        found = json.loads(file.read_text())
+        truth = oti.Parameters(*found["truth"])
+        shape, footprint = settings_of(found["seed"])
+        base = {"seed": found["seed"], "field": shape, "footprint": footprint, "seconds": found["seconds"]}
+        base |= {f"true_{name}": value for name, value in truth._asdict().items()}
+        answers = {"posterior": found} if "mean" in found else {k: found[k] for k in ANSWERS if k in found}
+        if not answers:
+            made.append(base | {"answer": file.name.split("-")[0], "refused": found.get("refused", "no joint answer")})
+        for answer, given in answers.items():
+            pulls, distance = off_truth(given["mean"], given["covariance"], truth)
+            row = base | {"answer": answer, "distance2": distance}
+            row |= {f"pull_{name}": pull for name, pull in zip(PARAMETERS, pulls, strict=True)}
+            ranks = given.get("rank", [None] * 4)
+            row |= {f"rank_{name}": rank for name, rank in zip(PARAMETERS, ranks, strict=True)}
+            made.append(row | {name: given[name] for name in ("max_r_hat", "min_ess_bulk") if name in given})
+    return pd.DataFrame(made)
+
+
+def summary(table: pd.DataFrame) -> list[str]:
+    """Coverage, pulls and distances of every answer."""
+    from scipy.stats import norm
+
+    lines = []
+    for answer in ANSWERS:
+        here = table[(table.answer == answer) & table.distance2.notna()]
+        if here.empty:
+            continue
+        n = len(here)
+        lines.append(f"{answer}: {n} catalogues")
+        for name in PARAMETERS:
+            pull = here[f"pull_{name}"].to_numpy(float)
+            rank = here[f"rank_{name}"].to_numpy(float)
+            rank = np.where(np.isfinite(rank), rank, norm.cdf(-pull))  # a Gaussian answer's rank of the truth
+            inside = [np.mean(np.abs(2 * rank - 1) < level) for level in LEVELS]
+            covered = ", ".join(
+                f"{100 * level:.0f}%: {100 * share:.0f} +- {100 * np.sqrt(level * (1 - level) / n):.0f}"
+                for level, share in zip(LEVELS, inside, strict=True)
+            )
+            error = pull.std(ddof=1) / np.sqrt(n)
+            lines.append(f"  {name:8s} pull {pull.mean():+.2f} +- {error:.2f} (sd {pull.std(ddof=1):.2f}); {covered}")
+        total = float(here.distance2.sum())
+        p = kstest(here.distance2, chi2(4).cdf).pvalue
+        lines.append(
+            f"  squared distances: sum {total:.0f} of {4 * n}, P(more) {chi2.sf(total, 4 * n):.3f}, KS p {p:.2f}"
+        )
+    return lines
+
+
+@main.command("table")
+@click.option("--folder", type=Path, default=Path("calibration"))
+@click.option("--output", type=Path, help="CSV file for the rows, one a catalogue and answer.")
+def show(folder: Path, output: Path | None) -> None:
+    table = rows(folder)
+    click.echo("\n".join(summary(table)))
+    if output is not None:
+        write_whole(output, lambda part: table.round(4).to_csv(part, index=False))
+
+
+if __name__ == "__main__":
+    main()
