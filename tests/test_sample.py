@@ -24,7 +24,7 @@ from otibayes.dynamics import MILKY_WAY, MassModel
 from otibayes.generative import GaussianField, SampleSettings, likelihood_data, sample_parameters, sample_posterior
 from otibayes.generative import posterior as sampling
 from otibayes.generative.density import dense_log_likelihood
-from otibayes.generative.expansion import Expansion, Run, all_on_surface
+from otibayes.generative.expansion import Expansion, Run
 from otibayes.generative.nuts import Chains, sample_nuts
 from otibayes.generative.posterior import convergence
 from otibayes.generative.statistic import Statistic
@@ -124,7 +124,7 @@ def test_surface_and_basis_give_the_posterior_of_tinygp(expansion):
         return dense_log_likelihood(field, all_inputs(data, jnp.stack([*theta])), data.Y)
 
     dense = jax.jit(made.run.unconstrained.potential(log_likelihood))
-    on_surface = np.array([float(made.plain.surface_potential(flat, made.surface)) for flat in draws])
+    on_surface = made.plain.potentials_on(made.surface, draws)
     change = np.array([float(dense(flat)) for flat in draws]) - on_surface
     assert light(-change) and shift(theta, change) < 0.1 + 2 * change.std() / np.sqrt(300)
     on_basis, on_finer = made.plain.potentials(draws[:60])
@@ -266,8 +266,7 @@ class Gaussians:
         draws = rng.multivariate_normal(chains.starts.mean(0), 0.25 * chains.covariance, (4, chains.draws))
         draws = self.move(draws, len(self.lengths))
         self.lengths.append(chains.draws)
-        lp = -np.asarray(all_on_surface(potential, draws.reshape(-1, draws.shape[-1]), context))
-        lp = lp.reshape(draws.shape[:2])
+        lp = -potential.__self__.potentials_on(context, draws.reshape(-1, draws.shape[-1])).reshape(draws.shape[:2])
         return draws, {"lp": lp, "diverging": np.zeros(draws.shape[:2], bool)}
 
 

@@ -1,8 +1,6 @@
 """The density of all stars on one basis and one response surface, both renewed where they are not good enough."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +14,10 @@ from .basis import Basis
 from .data import Data
 from .settings import SampleSettings
 from .statistic import Statistic
-from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift, surface_error
+from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift
 from .unconstrained import Unconstrained
 
-__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run", "all_on_surface"]
+__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run"]
 
 _SIGMAS = 6.0  # radius of the surface's region, ...
 _ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
@@ -101,7 +99,7 @@ class Expansion:
         theta = self.plain.theta(guide)
 
         def good() -> bool:
-            error = surface_error(self.plain, self.surface, chosen, exact)
+            error = self.plain.potentials_on(self.surface, chosen) - exact
             return bool(np.isfinite(error).all() and error.std() < _ERROR_MOST)
 
         if self.surface is not None and _ROOM * response.distance(self.region, theta).max() < 1 and good():
@@ -125,16 +123,10 @@ class Expansion:
 
     def holds(self, draws: np.ndarray, lp: np.ndarray) -> bool:
         """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""
-        change = np.asarray(all_on_surface(self.plain.on_surface, draws, self.surface)) + lp
+        change = self.plain.potentials_on(self.surface, draws) + lp
         return light(-change) and shift(self.plain.theta(draws), change) < SHIFT_MOST
 
 
 @jax.jit
 def _read(surface: response.Surface, theta: np.ndarray) -> Statistic:
     return from_surface(surface, theta)[0]
-
-
-@partial(jax.jit, static_argnums=0)
-def all_on_surface(potential: Callable[[Any, Any], Any], draws: np.ndarray, surface: response.Surface) -> Any:
-    """The potential at draws (S, P), on a lean surface: (S,)."""
-    return jax.lax.map(lambda flat: potential(flat, surface), draws)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
+from threadpoolctl import threadpool_limits
 
 from ..base import surface as response
 from ..base.errors import InputError
@@ -34,7 +35,6 @@ __all__ = [
     "region_about",
     "report",
     "shift",
-    "surface_error",
 ]
 
 _INSIDE = 0.9999  # of the region's size
@@ -80,7 +80,7 @@ class StarPotential:
         self._slope_of_sums = jax.jit(jax.value_and_grad(of_sums, (0, 1)))
         self._slope = jax.jit(jax.grad(partial(potential, data.basis)))
         self._pull = jax.jit(lambda flat, bar: jax.vjp(unconstrained.theta, flat)[1](bar)[0])
-        self.surface_potential = jax.jit(self.on_surface)
+        self._all_on_surface = jax.jit(lambda draws, surface: jax.lax.map(lambda z: self.on_surface(z, surface), draws))
         self._theta = jax.jit(jnp.vectorize(unconstrained.theta, signature="(p)->(d)"))
 
     def theta(self, flat: np.ndarray) -> np.ndarray:
@@ -141,8 +141,14 @@ class StarPotential:
         found = [self._statistics[0](sums) for sums in passes(self.store, self.data, thetas)]
         return packed(found, thetas)
 
+    # The matrices are small: BLAS threads would spend many times the work in waiting for one another.
+    @threadpool_limits.wrap(limits=1, user_api="blas")
+    def potentials_on(self, surface: response.Surface, draws: np.ndarray) -> np.ndarray:
+        """At flat vectors (S, P), with the statistic of a lean surface: (S,)."""
+        return np.asarray(self._all_on_surface(draws, surface))
+
     def on_surface(self, flat: Any, surface: response.Surface) -> Any:
-        """The potential with the statistic of a lean surface, to be traced."""
+        """At one flat vector, with the statistic of a lean surface, to be traced."""
 
         def log_likelihood(theta: Any, field: GaussianField) -> Any:
             found, beyond = from_surface(surface, theta)
@@ -290,7 +296,7 @@ def report(
         farthest=float(distance.max()) * size,
         attempts=attempts,
         radius=response.distance(region, points) * size,
-        held_out=-surface_error(plain, surface, there, plain.potentials(there)[0]),
+        held_out=plain.potentials(there)[0] - plain.potentials_on(surface, there),
         posterior=error - error.mean(),
         khat=pareto_k(-error),
         shift=shifts[0],
@@ -299,8 +305,3 @@ def report(
         basis_shift=shifts[1],
         basis_noise=float(change.std() / np.sqrt(len(change))),
     )
-
-
-def surface_error(plain: StarPotential, surface: response.Surface, draws: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Of the potential on a lean surface at draws (S, P), where the plain one is `exact` (S,)."""
-    return np.array([float(plain.surface_potential(flat, surface)) for flat in draws]) - exact

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import factor, handlers
 from numpyro.infer import init_to_feasible
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+from threadpoolctl import threadpool_limits
 
 from ..base.parameters import Parameter
 from ..base.progress import progress
@@ -161,6 +162,8 @@ def differences(gradient: Callable[[np.ndarray], Any], flat: np.ndarray, places:
     return np.array(rows).reshape(-1, flat.size)
 
 
+# The matrices are small: BLAS threads would spend many times the work in waiting for one another.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def laplace(density: Density, start: Gaussian) -> Gaussian:
     """The Gaussian about the maximum of the density, from one that is near it and whitens the way."""
     mode = _maximum(density, start)
