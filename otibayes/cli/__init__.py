@@ -31,16 +31,16 @@ class _OneLine(click.Group):
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any
     ) -> Any:
-        given = list(sys.argv[1:] if args is None else args)
-        debug, quiet = "--debug" in given, "--quiet" in given  # before or after the command
-        given = [text for text in given if text not in ("--debug", "--quiet")]
+        line = list(sys.argv[1:] if args is None else args)
+        debug, quiet = "--debug" in line, "--quiet" in line  # before or after the command
+        line = [text for text in line if text not in ("--debug", "--quiet")]
         restart(quiet)
         try:
-            if given and not {"--help", "-h"} & set(given):
+            if line and not {"--help", "-h"} & set(line):
                 keep_compiled_programs()
-                if given[0] not in _WITHOUT_FIGURES:
+                if line[0] not in _WITHOUT_FIGURES:
                     _import_matplotlib()
-            code = super().main(given, prog_name, **{**options, "standalone_mode": False})
+            code = super().main(line, prog_name, **{**options, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as help_wanted:
             click.echo(help_wanted.format_message())
             sys.exit(2)

@@ -173,7 +173,7 @@ def figures(
     from ..classical.settings import ClassicalSettings
     from ..stars.preparation import prepare_stars
 
-    there = theta_from(key_values([t for t in theta.split(",") if t.strip()], "the parameters"))
+    others = theta_from(key_values([t for t in theta.split(",") if t.strip()], "the parameters"))
     masses = [theta_from({"m_disk": text}).m_disk for text in m_disk.split(",") if text.strip()]
     if not masses:
         raise InputError("--m-disk is empty; give disk masses such as 0.4,1,1.6")
@@ -189,10 +189,10 @@ def figures(
     with dask_client(dask) as client, all_or_nothing(output) as folder:
         prepared = prepare_stars(read, [one], settings.delta, method=method)
         drawn = {
-            2: plot_mean_abundances(read, names, there),
-            4: plot_orbits(read, one, masses, there),
-            5: plot_deviations(prepared, one, masses, there, settings, seed),
-            6: plot_coefficients(prepared, one, theta=there, settings=settings, seed=seed, store=Store(client=client)),
+            2: plot_mean_abundances(read, names, others),
+            4: plot_orbits(read, one, masses, others),
+            5: plot_deviations(prepared, one, masses, others, settings, seed),
+            6: plot_coefficients(prepared, one, theta=others, settings=settings, seed=seed, store=Store(client=client)),
         }
         for number, figure in drawn.items():
             figure.savefig(folder / f"figure{number}.{suffix}", dpi=200)

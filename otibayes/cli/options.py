@@ -225,11 +225,11 @@ def check_output(path: Path, inputs: Iterable[str | Path | None] = (), temporary
         raise InputError(f"the output {path} is a folder; give the name of a file in it")
     if not path.parent.is_dir():
         raise InputError(f"the output folder {path.parent} does not exist; make it first")
-    for given in (Path(name) for name in inputs if name is not None):
-        if path.exists() and given.exists() and path.samefile(given):
-            raise InputError(f"the output {path} is the input {given}, which would be lost; give another name")
-        if temporary and path.with_name(path.name + temporary).resolve() in given.resolve().parents:
-            raise InputError(f"the input {given} lies in the folder {path.name}{temporary}, which is removed; move it")
+    for source in (Path(name) for name in inputs if name is not None):
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(f"the output {path} is the input {source}, which would be lost; give another name")
+        if temporary and path.with_name(path.name + temporary).resolve() in source.resolve().parents:
+            raise InputError(f"the input {source} lies in the folder {path.name}{temporary}, which is removed; move it")
     check_folder(path.parent)
 
 

@@ -108,13 +108,13 @@ def read_stars(
     errors: dict[str, np.ndarray] = {}
     for label in labels:
         try:
-            values_of_label, error_of_label, told = _label(table, names, label, keep)
+            abundances_of_label, error_of_label, remarks = _label(table, names, label, keep)
         except InputError as unusable_label:
             if elements is not None:
                 raise
             default_notes.append(f"{label} is left out: {unusable_label}")
             continue
-        abundances[label], notes = values_of_label, notes + told
+        abundances[label], notes = abundances_of_label, notes + remarks
         if error_of_label is not None:
             errors[label] = error_of_label
     if elements is None:

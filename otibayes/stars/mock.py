@@ -1,8 +1,8 @@
-"""Synthetic stars whose truth is not ours: phase-mixed orbits in a known mass model, labels that depend on tori alone.
+"""Synthetic stars: phase-mixed orbits in a known mass model, with labels that depend on the tori alone.
 
-gala integrates one orbit per star, which is then observed at a random time. The labels are smooth functions of three
-invariants of the torus, measured along the orbit: L_z, z_max^2 and (r_apo - r_peri)^2. No action finder, neither ours
-nor anybody's, has a part in the answer.
+gala integrates one orbit for each star, which is then observed at a random time. The labels are smooth functions of
+three invariants of the torus, measured along the orbit: L_z, z_max^2 and (r_apo - r_peri)^2. No action finder takes
+part.
 """
 
 import json
@@ -32,10 +32,10 @@ from .values import RANGES
 __all__ = ["MockSettings", "mock"]
 
 _SINCE = 250  # steps, that is, 500 Myr, since a stress was applied
-_CHUNK = 200  # orbits at once: 24 MB, and little to lose at the end
-_WORTH_PROCESSES = 5000  # stars; fewer are made before others have started
-_STARTS = 30  # drawn for each orbit: of a survey of 100 pc one in 15 may come near
-_BARREN = 20  # chunks of orbits none of which is ever seen: then none will be
+_CHUNK = 200  # orbits at once, of 24 MB in all
+_WORTH_PROCESSES = 5000  # stars: fewer are ready before other processes have started
+_STARTS = 30  # drawn for each orbit: for a survey of 100 pc one in 15 may come near
+_BARREN = 20  # chunks without any star that is seen, after which none is expected
 _FIDUCIAL = Parameters()
 # Median errors. Gaia's of giants brighter than G = 15 (Lindegren et al. 2021); APOGEE's radial velocities, whose
 # repeats scatter by 0.1 km/s (Nidever et al. 2015).
@@ -45,8 +45,8 @@ _ERRORS = {"parallax": 0.018, "pmra": 0.017, "pmdec": 0.015, "radial_velocity": 
 def _disk_orbits(rng: np.random.Generator, n: int, d_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Starting R, z [kpc] and v [km/s] of n disk stars of all ages, in an exponential disk of scale length 2.6 kpc.
 
-    Those alone whose epicycle may bring them within d_max [kpc] of the Sun. Any choice among starts is a choice among
-    tori, which leaves the phases, drawn later, as they are.
+    Only stars are drawn whose epicycle may bring them within d_max [kpc] of the Sun. This selects tori; the phases
+    are drawn later.
     """
     guiding = rng.gamma(2.0, 2.6, _STARTS * n)
     age = rng.uniform(0.05, 1.0, guiding.size)  # in units of the oldest; dispersions grow as in Mackereth et al. 2019
@@ -67,7 +67,7 @@ def _disturb(rng: np.random.Generator, orbits: Orbits, truth: Any, kick: float) 
 
 
 class _Survey(NamedTuple):
-    """What decides which stars are seen: all that a chunk of orbits needs to know, so that any process can make it."""
+    """What decides which stars are seen: all that another process needs to make a chunk of orbits."""
 
     seed: int
     orbits: int
@@ -83,9 +83,9 @@ class _Survey(NamedTuple):
         orbits = integrate(*_disk_orbits(rng, self.orbits, self.d_max), self.past)
         if self.kick or self.past is not self.truth:
             orbits = _disturb(rng, orbits, self.truth, self.kick)
-        w, found = observe(rng, orbits, self.truth, self.d_max, self.footprint)
+        w, seen = observe(rng, orbits, self.truth, self.d_max, self.footprint)
         torus = np.stack([orbits.L_z, orbits.z_max, orbits.r_apo, orbits.r_peri])
-        return w, torus[:, found], orbits.energy_drift
+        return w, torus[:, seen], orbits.energy_drift
 
 
 def _in_order(function: Callable[[int], Any], processes: int) -> Iterator[Any]:
@@ -117,7 +117,7 @@ def _abundance_errors(rng: np.random.Generator, n: int, labels: Sequence[Label])
     """Errors [dex] (n, E) about each element's median.
 
     As in APOGEE DR17, where the logarithms of the errors of a star's elements correlate by 0.7 to 1.0 (94 halo stars):
-    a faint or a metal-poor star is bad at every one of them.
+    a faint or a metal-poor star has large errors in all of them.
     """
     spread = np.exp(0.30 * rng.normal(size=(n, 1)) + 0.10 * rng.normal(size=(n, len(labels))))
     return np.array([label.error for label in labels]) * spread
@@ -199,7 +199,7 @@ def mock(
         raise InputError(f"m_disk={truth.m_disk:g}, h_z={truth.h_z:g}: leaves no mass for the halo; lower m_disk")
 
     rng = np.random.default_rng(seed)
-    # Where the selection depends on abundances, half of the stars are there to be lost.
+    # Where the selection depends on abundances, it removes half of the stars.
     total = 2 * stars if chosen.abundance_selection else stars
     footprint = footprint_of(chosen.footprint, rng)
     survey = _Survey(seed, min(_CHUNK, total + 20), truth, past, chosen.kick, chosen.d_max, footprint)
@@ -210,8 +210,9 @@ def mock(
     values = values + chosen.scatter_scale * scatter(rng, total, simulated, chosen.skew)
     if chosen.abundance_selection:
         log_odds = chosen.abundance_selection * values[:, 0] * np.abs(w[2])
-        kept = np.sort(np.argsort(log_odds + rng.gumbel(size=total))[-stars:])
-        w, values, torus = w[:, kept], values[kept], {name: column[kept] for name, column in torus.items()}
+        chosen_stars = np.sort(np.argsort(log_odds + rng.gumbel(size=total))[-stars:])
+        w, values = w[:, chosen_stars], values[chosen_stars]
+        torus = {name: column[chosen_stars] for name, column in torus.items()}
     sky = icrs(w, truth)
     errors = np.zeros_like(values)
     if chosen.abundance_errors:
@@ -219,7 +220,7 @@ def mock(
         values = values + errors * rng.normal(size=values.shape)
     sky_errors = {name: np.zeros(stars) for name in _ERRORS}
     if chosen.gaia_errors:
-        faint = 0.22 * rng.normal(size=stars)  # a faint star is bad at everything
+        faint = 0.22 * rng.normal(size=stars)  # a faint star has large errors in every quantity
         for name, median in _ERRORS.items():
             sky_errors[name] = median * np.exp(faint + 0.10 * rng.normal(size=stars))
             sky[name] = sky[name] + sky_errors[name] * rng.normal(size=stars)

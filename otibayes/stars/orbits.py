@@ -15,12 +15,12 @@ __all__ = ["EARLIEST", "FOOTPRINTS", "STEPS", "Footprint", "Orbits", "footprint_
 
 STEPS = 2500  # of 2 Myr, that is, 5 Gyr: some 35 radial and 60 vertical periods at the Sun
 _DT = 2.0  # Myr
-_ABREAST = 10  # orbits that gala integrates in common steps: more take the steps of the worst, fewer pay per call
+_ABREAST = 10  # orbits that gala integrates in common steps, which are those of the most difficult orbit
 FOOTPRINTS = ("all-sky", "pencil-beams", "magnitude-limit")
-EARLIEST = 500  # steps, that is, 1 Gyr: by then phases have forgotten that all orbits start in the plane
-_TRIES = 64  # moments and azimuths at which an orbit may be in the footprint before another is taken in its place
+EARLIEST = 500  # steps, that is, 1 Gyr: after that phases do not depend on the start in the plane
+_TRIES = 64  # times and azimuths at which an orbit may be in the footprint; else it is not seen
 
-# Which of the stars at positions (3, ...) [kpc] from the Sun, in Galactic axes, a survey sees; chance may have a part.
+# Which of the stars at positions (3, ...) [kpc] from the Sun, in Galactic axes, a survey sees; it may be random.
 Footprint = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 
 
@@ -109,8 +109,8 @@ def observe(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Galactocentric x, y, z [kpc], vx, vy, vz [km/s] (6, n) of the orbits seen near the Sun, and which (n,) those are.
 
-    Moments and azimuths are drawn evenly among all within d_max of the Sun, and the first in the footprint is taken:
-    all phases of a torus are as likely as the selection, a function of position alone, makes them.
+    Times and azimuths are drawn uniformly among those within d_max of the Sun; the first in the footprint is used. The
+    selection is a function of position alone.
     """
     steps = orbits.w.shape[1]
     earliest = min(EARLIEST, steps - 1)
@@ -125,14 +125,14 @@ def observe(
     chosen = rng.uniform(0, until[-1, near], (_TRIES if footprint else 1, near.size))
     time = np.stack([np.searchsorted(until[:, i], column) for i, column in zip(near, chosen.T, strict=True)], axis=1)
     phi = wedge[time, near] * rng.uniform(-1, 1, time.shape)
-    every = np.zeros((len(time), orbits.L_z.size), int)
-    every[:, near] = time + earliest
-    R, z, vR, vT, vz = (values[:, near] for values in orbits.at(every))
+    step = np.zeros((len(time), orbits.L_z.size), int)
+    step[:, near] = time + earliest
+    R, z, vR, vT, vz = (values[:, near] for values in orbits.at(step))
     cosine, sine = np.cos(phi), np.sin(phi)
     w = np.stack([-R * cosine, R * sine, z, -vR * cosine + vT * sine, vR * sine + vT * cosine, vz])
     seen = footprint(rng, w[:3] + np.array([x_sun, 0, -z_sun])[:, None, None]) if footprint else np.ones(R.shape, bool)
-    first, found = seen.argmax(axis=0), np.flatnonzero(seen.any(axis=0))
-    return w[:, first[found], found], near[found]
+    first, observed = seen.argmax(axis=0), np.flatnonzero(seen.any(axis=0))
+    return w[:, first[observed], observed], near[observed]
 
 
 def icrs(w: np.ndarray, truth: Any) -> dict[str, np.ndarray]:

@@ -57,7 +57,7 @@ def recipe(name: str, override: Mapping[str, Any] | None = None) -> tuple[list[s
                 _check(cut, cuts[cut])
             else:
                 raise InputError(f"recipe {name} has no cut {cut} to change to {change}; its cuts: {', '.join(cuts)}")
-    # Which row of a star is best can be told only among those that pass everything else.
+    # The best row of a star is chosen among the rows that pass all other cuts.
     return surveys, dict(sorted(cuts.items(), key=lambda item: item[1]["kind"] == "highest"))
 
 
@@ -158,8 +158,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_bits(value: Any) -> bool:
-    whole = isinstance(value, list | tuple) and all(type(bit) is int for bit in value)
-    return whole and len(value) > 0 and all(0 <= bit < _BITS for bit in value)
+    integers = isinstance(value, list | tuple) and all(type(bit) is int for bit in value)
+    return integers and len(value) > 0 and all(0 <= bit < _BITS for bit in value)
 
 
 def _is_polygon(value: Any) -> bool:

@@ -112,7 +112,7 @@ class _Catalogue:
         """Which file (0 or 1) has the column called `name`, and the file's own name for it."""
         ours = self.survey["columns"]
         theirs = ours.get(name, name).lower()
-        # The other table's astrometry takes the place of the survey's: that is why it is there.
+        # The other table is joined for its astrometry, which replaces the survey's.
         if len(self.paths) == 2 and name in ours and name in self.names[1] and "velocity" not in name:
             return 1, self.names[1][name]
         return next(((i, names[theirs]) for i, names in enumerate(self.names) if theirs in names), None)
@@ -131,11 +131,11 @@ class _Catalogue:
         tried = [self.on] if self.on else [*self.survey["joins"], "source_id"]
         for pair in tried:
             key, _, other = pair.partition("=")
-            found = self.names[0].get(key.lower()), self.names[1].get((other or key).lower())
-            if found[0] and found[1]:
-                return found[0], found[1]
+            keys = self.names[0].get(key.lower()), self.names[1].get((other or key).lower())
+            if keys[0] and keys[1]:
+                return keys[0], keys[1]
         if self.on:
-            absent = 0 if found[0] is None else 1
+            absent = 0 if keys[0] is None else 1
             name = (key, other or key)[absent]
             near = similar_names(name, self.names[absent].values())
             raise InputError(f"{self.paths[absent]}: no column {name} to join on; similar: {', '.join(near) or 'none'}")
@@ -146,8 +146,8 @@ class _Catalogue:
 
     def read(self, wanted: Sequence[str]) -> Table:
         """The wanted columns that there are, under the wanted names."""
-        found = {name: where for name in wanted if (where := self.find(name)) is not None}
-        columns = [{column for file, column in found.values() if file == i} for i in range(len(self.paths))]
+        places = {name: place for name in wanted if (place := self.find(name)) is not None}
+        columns = [{column for file, column in places.values() if file == i} for i in range(len(self.paths))]
         if len(self.paths) == 1:
             tables = [self.parts[0].read(sorted(columns[0]))]
         else:
@@ -157,27 +157,27 @@ class _Catalogue:
             tables[1] = Table(tables[1][rows], masked=True)
             for column in tables[1].itercols():
                 column.mask |= ~matched
-        return Table({name: tables[file][column] for name, (file, column) in found.items()})
+        return Table({name: tables[file][column] for name, (file, column) in places.items()})
 
     def _match(self, key: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
         """For each key the row of the other table that holds it, and whether there is one."""
-        found = [identifiers(key), identifiers(other)]
-        for names, column, path in zip(found, (key, other), self.paths, strict=True):
+        both = [identifiers(key), identifiers(other)]
+        for names, column, path in zip(both, (key, other), self.paths, strict=True):
             if not names.exact:
                 raise InputError(
                     f"{path}: {column.name} is a floating-point number, or was one, which cannot hold every digit of an"
                     " identifier; join on another column, or save it as an integer"
                 )
-        a, b = (names.values for names in found)
+        a, b = (names.values for names in both)
         if a.dtype.kind != b.dtype.kind:
             a, b = a.astype(str), b.astype(str)
         if a.dtype.kind == "U":
             a, b = _without_prefix(a), _without_prefix(b)
-        order = np.flatnonzero(found[1].known)
+        order = np.flatnonzero(both[1].known)
         order = order[np.argsort(b[order], kind="stable")]
         place = np.minimum(np.searchsorted(b[order], a), max(order.size - 1, 0))
         rows = order[place] if order.size else np.zeros(a.size, int)
-        matched = (b[rows] == a) & found[0].known & bool(order.size)
+        matched = (b[rows] == a) & both[0].known & bool(order.size)
         name = self.paths[1].name
         if not matched.any():
             raise InputError(
@@ -204,14 +204,14 @@ class _Distance:
         self.columns: dict[str, str] = {}
         for role in ("distance", "error", "low", "high"):
             tried = maker.get(role, [])
-            found = [column for column in tried if catalogue.find(column)]
-            if tried and not found:
+            present = [column for column in tried if catalogue.find(column)]
+            if tried and not present:
                 raise InputError(
                     f"{catalogue.paths[0]}: distance {name} needs a column {' or '.join(tried)}, which is absent;"
                     " is another table to be joined (--gaia)?"
                 )
-            if found:
-                self.columns[role] = found[0]
+            if present:
+                self.columns[role] = present[0]
 
     def values(self, table: Table) -> dict[str, u.Quantity]:
         """`distance` and `distance_error` (N,) [kpc], NaN where there is none."""
@@ -264,10 +264,10 @@ def _apply(
         warnings.append(f"{repeated} of the rows left repeat the {survey['id']} of another")
     flow = CutFlow(name, survey_name, len(table), steps, (*catalogue.notes, *notes, *warnings))
 
-    # What stars were cut by (temperatures, gravities, ...) may be what abundances depend on, too.
+    # Abundances may depend on the columns that stars were cut by, such as temperature and gravity.
     ranged = [cut["column"] for cut in cuts.values() if cut["kind"] == "between"]
-    kept = dict.fromkeys([*standard, survey["id"], "ref_epoch", *ranged])
-    plain = [name for name in kept if name in table.colnames and table[name].dtype.kind in "biufU"]
+    carried = dict.fromkeys([*standard, survey["id"], "ref_epoch", *ranged])
+    plain = [name for name in carried if name in table.colnames and table[name].dtype.kind in "biufU"]
     chosen = Table({name: table[name] for name in plain})
     if distance:
         for column, array in distance.values(table).items():

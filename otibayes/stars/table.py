@@ -239,8 +239,8 @@ def _load_fits(plain: Path, number: int, names: Sequence[str]) -> dict[str, _Raw
             data = _named_apart(hdus[number]).data[start : start + step]
             for name in names:
                 blocks[name].append(_fits_values(data, name, null[name]))
-    whole = {name: [np.concatenate(arrays) for arrays in zip(*blocks[name], strict=True)] for name in names}
-    return {name: (values, mask, unit[name]) for name, (values, mask) in whole.items()}
+    joined = {name: [np.concatenate(arrays) for arrays in zip(*blocks[name], strict=True)] for name in names}
+    return {name: (values, mask, unit[name]) for name, (values, mask) in joined.items()}
 
 
 def _fits_values(data: Any, name: str, null: Any) -> tuple[np.ndarray, np.ndarray]:
