@@ -13,7 +13,7 @@ twice ln L at a noise's maximum less at the truth, 4 where bias and sigmas are. 
 """
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,17 +29,17 @@ from otibayes.models import joint_abundances
 import otibayes as oti
 from otibayes.base.constants import R0, V_CIRC
 from otibayes.base.parallel import threaded
-from otibayes.base.surface import evaluate, expand, reader
+from otibayes.base.surface import Evaluations, evaluate, reader
 from otibayes.dynamics import MILKY_WAY
-from otibayes.generative import Likelihood, prepare, statistic
-from otibayes.generative import cosine_sums as moments
-from otibayes.generative.data import to_unbounded
+from otibayes.generative import likelihood_data
+from otibayes.generative import statistic as sums_of
 from otibayes.generative.density import hilbert_log_likelihood
-from otibayes.generative.field import calls_of
+from otibayes.generative.expansion import Run
+from otibayes.generative.model import GaussianField
 from otibayes.generative.statistic import Statistic, condensed
 from otibayes.generative.sums import moments_at
 from otibayes.generative.surface import region_about
-from otibayes.generative.unconstrained import space_of
+from otibayes.generative.unconstrained import Unconstrained, to_unbounded
 from otibayes.stars.labels import LABELS, mean_labels
 from otibayes.stars.preparation import prepare_stars
 
@@ -60,23 +60,14 @@ REACH = 5.0  # of these sigmas
 TORUS = ("L_z", "z_max", "r_apo", "r_peri")
 
 
-@dataclass(frozen=True, eq=False)
-class Mean(Likelihood):
-    """ln L, averaged over noises: `found` are the statistics with a leading axis in projection and square."""
+def each(data: Any, field: GaussianField, found: Statistic) -> Any:
+    """ln L (S,) of every noise: `found` has a leading axis (S,) in projection and square."""
 
-    found: Any = None
+    def one(projection: Any, square: Any) -> Any:
+        of_noise = Statistic(found.factor, projection, square, found.count)
+        return hilbert_log_likelihood(field, of_noise, data.basis, data.classes)
 
-    def __call__(self, theta: Any, kernel: str, lengths: Any, amplitude: Any, scatter_cholesky: Any) -> Any:
-        return jnp.mean(self.each(kernel, lengths, amplitude, scatter_cholesky))
-
-    def each(self, *hyper: Any) -> Any:
-        """ln L of every noise."""
-
-        def one(projection: Any, square: Any) -> Any:
-            given = Statistic(self.found.factor, projection, square, self.found.count)
-            return hilbert_log_likelihood(given, self.data.basis, *hyper, self.data.classes)
-
-        return jax.vmap(one)(self.found.projection, self.found.square)
+    return jax.vmap(one)(found.projection, found.square)
 
 
 class Found(NamedTuple):
@@ -120,34 +111,34 @@ def averaged(data: Any, many: Any, theta: np.ndarray) -> Statistic:
     return Statistic(found.factor, projection, square, found.count)
 
 
-def maxima(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, truth: Any) -> Found:
+def of_noises(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, truth: Any) -> Found:
     """Where the mean of ln L is largest, and ln L of each noise."""
-    space = space_of(joint_abundances, data)
-    flat = space.prior(data)[0]
-    flat[space.theta] = np.asarray(to_unbounded(truth, MILKY_WAY))
-    hyper = np.setdiff1d(np.arange(flat.size), space.theta)
+    flat_model = Unconstrained.of(joint_abundances, data)
+    flat = flat_model.prior().mean
+    flat[flat_model.places] = np.asarray(to_unbounded(truth, MILKY_WAY))
+    hyper = np.setdiff1d(np.arange(flat.size), flat_model.places)
 
-    def potential(flat: Any, found: Statistic) -> Any:
-        return space.potential(Mean(data, found=found))(flat)
+    def potential(flat: Any, data: Any, found: Statistic) -> Any:
+        return flat_model.potential(lambda _, field: jnp.mean(each(data, field, found)))(flat)
 
-    for _ in range(3):  # the first bases are for what the prior thinks of length scales
-        data = space.resolving(data, np.tile(flat, (8, 1)), np.array(truth)[None])
+    for step in range(3):  # the first bases are for what the prior says of length scales
+        data = Run(flat_model).resolving(data, np.tile(flat, (8, 1)), np.array(truth)[None], None, f"step-{step}")
         many = noisy(data, field, covariance, noises)
-        slope = jax.jit(jax.value_and_grad(partial(potential, found=averaged(data, many, np.array(truth)))))
+        found = averaged(data, many, np.array(truth))
+        slope = jax.jit(jax.value_and_grad(partial(potential, data=data, found=found)))
 
         def best(z: np.ndarray, slope: Any = slope) -> tuple[float, np.ndarray]:
             value, gradient = slope(jnp.asarray(flat).at[hyper].set(z))
             return float(value), np.asarray(gradient)[hyper]
 
         flat[hyper] = scipy.optimize.minimize(best, flat[hyper], jac=True, method="BFGS", options={"gtol": 0.05}).x
-    kernel, call = calls_of(
-        joint_abundances, data, {name: value[None] for name, value in space.constrain(flat).items()}
-    )
-    value = jax.jit(lambda found: Mean(data, found=found).each(kernel, *(leaf[0] for leaf in call)))
+    of_field = flat_model.field(flat_model.constrain(flat))
+    value = jax.jit(lambda found: each(data, of_field, found))
     region = region_about(np.array(truth), SCALE, REACH, MILKY_WAY)
-    surface = expand(
-        lambda theta: np.asarray(value(averaged(data, many, theta))), region, 4, map=threaded("mean of ln L", "pass")
-    )
+    passes = threaded("mean of ln L", "pass")
+    known = Evaluations(lambda thetas: passes(lambda theta: np.asarray(value(averaged(data, many, theta))), thetas))
+    known.cover(region, 4)
+    surface = known.surface(region, 4)
     read = reader(region, 4, surface.coefficients)
 
     def highest(of: Any) -> tuple[np.ndarray, float]:
@@ -160,12 +151,12 @@ def maxima(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int, tr
     top, _ = highest(np.mean)
     mean = lambda z: jnp.mean(evaluate(surface, np.array(truth) + root @ z))  # noqa: E731
     sds = np.sqrt(np.diag(root @ np.linalg.inv(-jax.hessian(mean)(top)) @ root.T))
-    each = [highest(lambda values, i=i: values[i]) for i in range(2 * noises)]
+    maxima = [highest(lambda values, i=i: values[i]) for i in range(2 * noises)]
     return Found(
-        data.basis.vectors.shape[1],
+        data.basis.size,
         root @ top / sds,
-        np.std([root @ z for z, _ in each], 0) / sds,
-        np.array([ratio for _, ratio in each]),
+        np.std([root @ z for z, _ in maxima], 0) / sds,
+        np.array([ratio for _, ratio in maxima]),
         sds,
     )
 
@@ -175,13 +166,13 @@ def main() -> None:
     parser.add_argument("--fields", default="saturating,exponential,logarithmic,root", help=", ".join(FIELDS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--stars", type=int, default=20000)
-    parser.add_argument("--linear", action="store_true", help="As wide terms those linear in the actions alone.")
+    parser.add_argument("--linear", action="store_true", help="As trend the terms linear in the actions alone.")
     parser.add_argument("--noises", type=int, default=32)
     parser.add_argument("--folder", type=Path, default=Path("posterior-recovery"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.linear:
-        moments.trend_terms = statistic.trend_terms = linear_terms
+        sums_of.trend_terms = linear_terms
     print(
         "field        seed functions  bias [sigma]: m_disk, h_z, z_sun, vz_sun  scatter of maxima"
         "         ratio, of 4     sigmas [-, kpc, pc, km/s]"
@@ -194,9 +185,9 @@ def main() -> None:
         for shape in options.fields.split(","):
             field = field_of(table, shape)
             stars = replace(stars, abundances=dict(zip(LABELS, (field + noise).T, strict=True)))
-            data = prepare(prepare_stars(stars, list(LABELS), every=False))
+            data = likelihood_data(prepare_stars(stars, list(LABELS), every=False))
             field, covariance = (field[data.kept] - data.centre) / data.scale, np.cov((noise[data.kept] / data.scale).T)
-            found = maxima(data, field, covariance, options.noises, truth)
+            found = of_noises(data, field, covariance, options.noises, truth)
             row = "  ".join(" ".join(f"{value:+5.2f}" for value in values) for values in (found.bias, found.scatter))
             error = found.ratio.std() / len(found.ratio) ** 0.5
             print(

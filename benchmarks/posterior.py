@@ -19,10 +19,10 @@ from threadpoolctl import threadpool_limits
 import otibayes as oti
 from otibayes.base.parallel import cores
 from otibayes.dynamics import MILKY_WAY
-from otibayes.generative import Likelihood, prepare
-from otibayes.generative import posterior as sampling
-from otibayes.generative.surface import expand_statistic, from_surface, leaned, region_about
-from otibayes.generative.unconstrained import space_of
+from otibayes.generative import likelihood_data
+from otibayes.generative.expansion import Run
+from otibayes.generative.surface import StarPotential, region_about
+from otibayes.generative.unconstrained import Unconstrained
 from otibayes.stars import embedded_stars
 from otibayes.stars.preparation import prepare_stars
 
@@ -65,35 +65,31 @@ def clock(function, repeats):
 def gradients(number, basis_size):
     """Time of a gradient from the stars and on a surface of them, about the fiducial theta."""
     stars = eight_elements(copies(embedded_stars(), number))
-    data = prepare(prepare_stars(stars, list(stars.abundances), every=False))
-    space = space_of(joint_abundances, data)
-    start, width = space.prior(data)
-    rng = np.random.default_rng(0)
+    data = likelihood_data(prepare_stars(stars, list(stars.abundances), every=False))
+    flat_model = Unconstrained.of(joint_abundances, data)
+    prior, rng = flat_model.prior(), np.random.default_rng(0)
     theta = np.array(MILKY_WAY.Parameters())
-    data = space.resolving(data, rng.multivariate_normal(start, width, 200), theta[None], basis_size)
-    exact = space.exact(data)
-    size = (len(data.basis.degrees), data.basis.vectors.shape[1])
+    data = Run(flat_model).resolving(data, prior.draws(rng, 200), theta[None], basis_size, "prior")
+    plain = StarPotential(flat_model, data)
+    size = (len(data.basis.degrees), data.basis.size)
 
     before = memory()
-    passed = clock(lambda: exact.statistics([theta]), 3)
-    plain = clock(lambda: exact.slope(start), 3)
+    passed = clock(lambda: plain.statistic(theta), 3)
+    exact = clock(lambda: plain.slope(prior.mean), 3)
     peak = memory()
     region = region_about(theta, np.diag([0.1, 0.03, 10.0, 0.5]) ** 2 * 4000 / number, 6.0, MILKY_WAY)
-    lean = leaned(expand_statistic(exact, region, 4, 0))
-
-    def approximate(flat, surface):
-        likelihood = Likelihood(data, source=lambda theta: from_surface(surface, theta))
-        return space.potential(likelihood)(flat)
-
-    slope = jax.jit(jax.value_and_grad(approximate))
+    known = plain.evaluations()
+    known.cover(region, 4)
+    lean = known.surface(region, 4).lean()
+    slope = jax.jit(jax.value_and_grad(plain.on_surface))
     with threadpool_limits(1):
-        read = clock(lambda: jax.block_until_ready(slope(start, lean)), 200)
+        read = clock(lambda: jax.block_until_ready(slope(prior.mean, lean)), 200)
     print(
         f"{number:8d} stars x {ELEMENTS}, {size[0]} cosines, {size[1]} combinations: pass {passed:.3f} s, value and"
-        f" gradient {plain:.3f} s, on the surface {1e3 * read:.2f} ms; memory {peak:.2f} GiB (+{peak - before:.2f})",
+        f" gradient {exact:.3f} s, on the surface {1e3 * read:.2f} ms; memory {peak:.2f} GiB (+{peak - before:.2f})",
         flush=True,
     )
-    return number, passed, plain, read
+    return number, passed, exact, read
 
 
 def figure(rows, file):
@@ -103,9 +99,9 @@ def figure(rows, file):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    number, passed, plain, read = np.array(rows).T
+    number, passed, exact, read = np.array(rows).T
     shown, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    axes.loglog(number, plain, "o-", color="C0", label="value and gradient, from the stars")
+    axes.loglog(number, exact, "o-", color="C0", label="value and gradient, from the stars")
     axes.loglog(number, passed, "s--", color="C0", label="one pass (a node of the surface)")
     axes.loglog(number, read, "^-", color="C1", label="value and gradient, on the surface")
     axes.set(xlabel="stars", ylabel="time [s]", title=f"{ELEMENTS} elements, {cores()} cores")
@@ -113,25 +109,8 @@ def figure(rows, file):
     shown.savefig(file, dpi=150)
 
 
-STAGES = ("peak", "expand_statistic", "expand_well", "sample_nuts", "report")
-
-
-def told(name, stage):
-    """A stage of sampling that tells how long it took."""
-
-    def timed(*given, **named):
-        start = time.perf_counter()
-        found = stage(*given, **named)
-        print(f"  {name:16s} {time.perf_counter() - start:7.1f} s, memory {memory():.2f} GiB", flush=True)
-        return found
-
-    return timed
-
-
 def whole(file, repeat, error_classes, null_test):
     """A posterior, from the file to the result."""
-    for name in STAGES:
-        setattr(sampling, name, told(name, getattr(sampling, name)))
     start = time.perf_counter()
     stars = oti.read_stars(file)
     if repeat:
@@ -139,7 +118,9 @@ def whole(file, repeat, error_classes, null_test):
     print(f"{len(stars)} stars x {len(stars.abundances)}: read in {time.perf_counter() - start:.1f} s")
     tree = oti.sample(stars, seed=0, error_classes=error_classes)
     total = time.perf_counter() - start
-    statistics, surface = tree["sample_stats"], tree["surface"].attrs
+    statistics, surface, timings = tree["sample_stats"], tree["surface"].attrs, tree["timings"].dataset
+    for stage, seconds in zip(timings.stage.values, timings.seconds.values, strict=True):
+        print(f"  {stage:24s} {seconds:7.1f} s")
     print(f"total {total:.1f} s, peak memory {memory():.2f} GiB")
     print({name: round(float(value), 4) for name, value in surface.items() if np.isscalar(value)})
     for name in ("m_disk", "h_z", "z_sun", "vz_sun"):

@@ -1,10 +1,10 @@
-"""What the priors of the joint model say before a star is seen: draws of the field and scatter at the embedded stars.
+"""What the priors of the joint model say before any star: draws of the field and scatter at the embedded stars.
 
     python benchmarks/prior_predictive.py [--draws 400] [--stars 300]
 
-Told are quantiles over the draws, of the field's Gaussian process alone (the wide terms have priors so wide that the
-first stars settle them), beside what the embedded stars have: the residuals about a fit of the wide terms, in units of
-the sample's standard deviation.
+Printed are quantiles over the draws, of the field's Gaussian process alone (the trend's priors are so wide that the
+first stars settle it), and what the embedded stars have: the residuals about a fit of the trend, in units of the
+sample's standard deviation.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from otibayes.models import joint_abundances
 
 import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
-from otibayes.dynamics.trend import inputs, trend_terms
-from otibayes.generative import Likelihood, prepare
+from otibayes.dynamics.trend import trend_terms
+from otibayes.generative import likelihood_data
 from otibayes.generative.basis import even_kernel
+from otibayes.generative.sums import inputs_at
 from otibayes.stars.preparation import prepare_stars
 
 
@@ -29,15 +30,14 @@ def main():
     parser.add_argument("--stars", type=int, default=300)
     options = parser.parse_args()
     stars = oti.embedded_stars()[: options.stars]
-    data = prepare(prepare_stars(stars, list(stars.abundances), "local", every=False))
-    x = inputs(data.actions(MILKY_WAY.Parameters()))
+    data = likelihood_data(prepare_stars(stars, list(stars.abundances), "local", every=False))
+    x = inputs_at(MILKY_WAY.Parameters(), data.stars, data.delta, MILKY_WAY)
     order = np.argsort(np.asarray(x[:, 2]))
     low, high = order[: len(order) // 10], order[-len(order) // 10 :]
-    prior = Likelihood(data, "none")
 
     @jax.jit
     def one(key):
-        sites = handlers.trace(handlers.seed(joint_abundances, key)).get_trace(prior)
+        sites = handlers.trace(handlers.seed(joint_abundances, key)).get_trace(data)
         k = even_kernel("expsquared", sites["length_scale"]["value"])
         K = jax.vmap(lambda a: jax.vmap(lambda b: k(a, b))(x))(x) + 1e-8 * jnp.eye(len(x))
         noise = jax.random.normal(jax.random.fold_in(key, 1), (len(x), len(data.elements)))
@@ -68,7 +68,7 @@ def main():
         quantiles = np.quantile(np.concatenate([np.ravel(v) for v in values]), (0.05, 0.25, 0.5, 0.75, 0.95))
         print(f"{name:52s}" + "".join(f"{q:7.2f}" for q in quantiles))
     shown = ", ".join(f"{e} {sd:.2f}" for e, sd in zip(data.elements, residual.std(0), strict=True))
-    print(f"embedded stars, sd about a fit of the wide terms: {shown}")
+    print(f"embedded stars, sd about a fit of the trend: {shown}")
 
 
 if __name__ == "__main__":

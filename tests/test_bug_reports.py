@@ -112,7 +112,7 @@ SITE = (
     "from otibayes.models import joint_abundances\n"
     "def model(likelihood):\n"
     "    numpyro.sample('calib/offset', dist.Normal(0, 1))\n"
-    "    joint_abundances(likelihood)\n"
+    "    return joint_abundances(likelihood)\n"
 )
 
 
@@ -130,7 +130,7 @@ def test_02_names_are_made_safe_for_a_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["draw", "element", "M_disk"])
 def test_02_names_of_something_else_are_refused_before_anything_is_sampled(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("otibayes.generative.sample.sample_posterior", None)
+    monkeypatch.setattr("otibayes.generative.posterior.sample_nuts", None)
     model = tmp_path / "mine.py"
     model.write_text(SITE.replace("calib/offset", name))
     given = ["sample", BUGS / "r10_slash.fits", "--elements", "[Mg/Fe],[Fe/H]", *SHORT, "--model", model]
@@ -227,6 +227,7 @@ def test_07_a_note_on_epochs_never_stops_reading(read, table):
         table["ref_epoch"] = column
         for suffix in (".fits", ".ecsv"):
             assert not told(read(table, suffix), "epochs")
+        assert not told(oti.Stars.from_table(table), "epochs")
 
 
 @pytest.mark.parametrize("missing", ["", "  ", "null", "None", "N/A", "--", "nan", "-9999", "0"])
@@ -281,7 +282,8 @@ def test_11_only_the_needed_columns_are_read(tmp_path, table):
     frame["FE_H"] = frame["FE_H"].astype(object)
     frame.loc[0, "FE_H"] = None
     frame.to_parquet(tmp_path / "odd.parquet")
-    assert np.isnan(oti.read_stars(tmp_path / "odd.parquet").abundances["FE_H"]).sum() == 1
+    for stars in (oti.read_stars(tmp_path / "odd.parquet"), oti.Stars.from_pandas(frame)):
+        assert len(stars) == 150 and np.isnan(stars.abundances["FE_H"]).sum() == 1
 
 
 def test_12_identifiers_that_have_lost_digits_are_not_compared(tmp_path):
@@ -313,8 +315,7 @@ def test_13_gaias_own_files_are_read(tmp_path, missing):
 def test_13_formats_are_recognised_by_their_content(tmp_path, table):
     table.write(tmp_path / "a.ecsv")
     table.write(tmp_path / "a.parquet")
-    table.write(tmp_path / "a.vot", format="votable")
-    for name in ("a.ecsv", "a.parquet", "a.vot"):
+    for name in ("a.ecsv", "a.parquet"):
         shutil.copy(tmp_path / name, tmp_path / "disguised.fits")
         with gzip.open(tmp_path / "packed.csv", "wb") as packed:
             packed.write((tmp_path / name).read_bytes())
@@ -465,7 +466,7 @@ def test_21_what_distances_come_from_is_said(tmp_path):
             "density is not finite at any of 8 draws of its prior; correct its site 'bad'",
         ),
         (BUGS / "models" / "empty.py", "the model does not sample m_disk, h_z, z_sun, vz_sun"),
-        (BUGS / "models" / "typo.py", "typo.py, line 3: AttributeError: 'Likelihood' object has no attribute"),
+        (BUGS / "models" / "typo.py", "typo.py, line 3: AttributeError: 'Data' object has no attribute"),
         ("import nothing_of_the_kind", "mine.py, line 1: ModuleNotFoundError"),
         ("def model(likelihood:\n    pass", "mine.py, line 1: SyntaxError"),
         ("def model(likelihood):\n    raise SystemExit", "mine.py, line 2: SystemExit"),
@@ -474,7 +475,7 @@ def test_21_what_distances_come_from_is_said(tmp_path):
     ],
 )
 def test_22_a_model_is_tried_before_anything_is_sampled(text, said, tmp_path, monkeypatch):
-    monkeypatch.setattr("otibayes.generative.sample.sample_posterior", None)
+    monkeypatch.setattr("otibayes.generative.posterior.sample_nuts", None)
     model = tmp_path / "mine.py"
     model.write_text(text.read_text() if isinstance(text, Path) else text)
     model = text if isinstance(text, Path) else model

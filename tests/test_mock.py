@@ -270,7 +270,7 @@ def test_impossible_requests_are_refused(options, message):
 
 def test_labels_do_not_depend_on_galpys_angles_but_at_a_wrong_theta():
     """`benchmarks/check_mock_honesty.py` in small: galpy had no part in making the labels."""
-    path = Path(__file__).parents[1] / "examples" / "check_mock_honesty.py"
+    path = Path(__file__).parents[1] / "benchmarks" / "check_mock_honesty.py"
     spec = importlib.util.spec_from_file_location("check_mock_honesty", path)
     honesty = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(honesty)

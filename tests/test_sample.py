@@ -24,7 +24,7 @@ from otibayes.dynamics import MILKY_WAY, MassModel
 from otibayes.generative import GaussianField, SampleSettings, likelihood_data, sample_parameters, sample_posterior
 from otibayes.generative import posterior as sampling
 from otibayes.generative.density import dense_log_likelihood
-from otibayes.generative.expansion import Expansion, Run
+from otibayes.generative.expansion import Expansion, Run, all_on_surface
 from otibayes.generative.nuts import Chains, sample_nuts
 from otibayes.generative.posterior import convergence
 from otibayes.generative.statistic import Statistic
@@ -113,7 +113,7 @@ def expansion(data, peak):
 
 
 def test_surface_and_basis_give_the_posterior_of_tinygp(expansion):
-    """They move no mean by 0.1 sigma, to first order, where the dense likelihood is known.
+    """They move no mean by 0.1 sigma, to first order and within the noise of 300 draws, from the dense likelihood's.
 
     The box reflects a field of length scale beyond its size, which the even kernel does not: hyperparameters feel that.
     """
@@ -126,7 +126,7 @@ def test_surface_and_basis_give_the_posterior_of_tinygp(expansion):
     dense = jax.jit(made.run.unconstrained.potential(log_likelihood))
     on_surface = np.array([float(made.plain.surface_potential(flat, made.surface)) for flat in draws])
     change = np.array([float(dense(flat)) for flat in draws]) - on_surface
-    assert light(-change) and shift(theta, change) < 0.1
+    assert light(-change) and shift(theta, change) < 0.1 + 2 * change.std() / np.sqrt(300)
     on_basis, on_finer = made.plain.potentials(draws[:60])
     assert shift(theta[:60], on_basis - on_finer) < 0.1
     assert np.std(on_basis - on_surface[:60]) < 0.05
@@ -146,18 +146,12 @@ def test_gradient_and_curvature_from_the_stars(expansion):
     assert value == pytest.approx(plain.potentials(flat[None])[0, 0], rel=1e-10)
 
 
-def test_few_stars_first_find_the_same_maximum(data, peak, monkeypatch):
-    """By 100 stars, then by all, as a survey's is by 4,000 and then by all of a million."""
-    run, expected = peak
+def test_a_posterior_by_nuts(data, peak, monkeypatch):
+    """What holds for any trajectory: all draws are there and allowed, and the result says what it is worth.
+
+    The maximum is found by 100 stars, then by all, as a survey's is by 4,000 and then by all of a million.
+    """
     monkeypatch.setattr(sampling, "_FEW", 100)
-    found = sampling._maximum(run, data, np.random.default_rng(0))
-    sd = np.sqrt(np.diag(expected.covariance))
-    assert np.abs((found.mean - expected.mean) / sd).max() < 0.2
-    np.testing.assert_allclose(np.diag(found.covariance), sd**2, rtol=0.2)
-
-
-def test_a_posterior_by_nuts(data):
-    """What holds for any trajectory: all draws are there and allowed, and the result says what it is worth."""
     found = sample_posterior(data, joint_abundances, SampleSettings(warmup=50, draws=50), seed=3)
     assert found.complete and found.report.trusted and found.report.resolved
     assert found.draws["m_disk"].shape == (4, 50) and found.statistics["lp"].shape == (4, 50)
@@ -165,6 +159,11 @@ def test_a_posterior_by_nuts(data):
     assert np.asarray(jax.vmap(jax.vmap(MILKY_WAY.allowed))(theta)).all()
     assert found.convergence["converged"] == 0  # 200 draws cannot have 400 effective ones
     assert len(found.report.posterior) in (32, 100) and len(found.report.held_out) == 12
+    run, gaussian = peak
+    mode = to_unbounded(MILKY_WAY.Parameters(*(found.mode[name] for name in NAMES)), MILKY_WAY)
+    places = run.unconstrained.places
+    sd = np.sqrt(np.diag(gaussian.covariance))[places]
+    assert np.abs((mode - gaussian.mean[places]) / sd).max() < 0.15
 
 
 @pytest.mark.slow
@@ -267,8 +266,8 @@ class Gaussians:
         draws = rng.multivariate_normal(chains.starts.mean(0), 0.25 * chains.covariance, (4, chains.draws))
         draws = self.move(draws, len(self.lengths))
         self.lengths.append(chains.draws)
-        value = jax.jit(lambda flat: jax.lax.map(lambda one: potential(one, context), flat))
-        lp = -np.asarray(value(draws.reshape(-1, draws.shape[-1]))).reshape(draws.shape[:2])
+        lp = -np.asarray(all_on_surface(potential, draws.reshape(-1, draws.shape[-1]), context))
+        lp = lp.reshape(draws.shape[:2])
         return draws, {"lp": lp, "diverging": np.zeros(draws.shape[:2], bool)}
 
 

@@ -13,9 +13,10 @@ from ..dynamics import MassModel, PhaseSpace, action_angle, galactocentric
 from ..dynamics.trend import inputs
 from ..generative.basis import Basis
 from ..generative.model import mass_model_of
+from ..generative.relabelling import Relabelling
 from ..generative.statistic import design
 
-__all__ = ["basis_of", "extra_of", "field_at", "vertical_plane"]
+__all__ = ["basis_of", "extra_of", "field_at", "relabelling_of", "vertical_plane"]
 
 
 def basis_of(posterior: xr.DataTree) -> Basis:
@@ -25,6 +26,15 @@ def basis_of(posterior: xr.DataTree) -> Basis:
     f = posterior["field"].dataset
     names = ("low", "high", "degrees", "basis_lengths", "envelope", "vectors", "ranks")
     return Basis(*(f[name].values for name in names))
+
+
+def relabelling_of(posterior: xr.DataTree) -> Relabelling | None:
+    """The relabelling of the field's inputs that a result holds, with a leading axis of its draws; None if none."""
+    f = posterior["field"].dataset
+    if "change" not in f:
+        return None
+    every = f.change.values.reshape(-1, *f.change.shape[2:])
+    return Relabelling(every, *(np.broadcast_to(f[name].values, (len(every), 3)) for name in ("middle", "half")))
 
 
 def extra_of(posterior: xr.DataTree) -> np.ndarray:
@@ -50,12 +60,17 @@ def field_at(posterior: xr.DataTree, J: Any) -> xr.DataArray:
     each = J.ndim == 4 and J.shape[:2] == lead
     points = J.reshape(*lead, -1, 3) if each else J.reshape(-1, 3)
     linear = np.zeros((points.shape[-2], extra_of(posterior).shape[1]))
-    phi = jax.jit(lambda J: design(basis, inputs(J), jnp.asarray(linear)))
-    if each:
-        values = np.stack([phi(p) @ c for p, c in zip(points.reshape(-1, *points.shape[2:]), _flat(f), strict=True)])
-        values = values.reshape(*lead, *values.shape[1:])
-    else:
-        values = np.einsum("pm,cdme->cdpe", np.asarray(phi(points)), f.coefficients.values)
+
+    @jax.jit
+    def at_draw(J: Any, change: Relabelling | None, coefficients: Any) -> Any:
+        x = inputs(J) if change is None else change(inputs(J))
+        return design(basis, x, jnp.asarray(linear)) @ coefficients
+
+    coefficients = f.coefficients.values.reshape(-1, *f.coefficients.shape[2:])
+    points = np.broadcast_to(points if each else points[None, None], (*lead, *points.shape[-2:]))
+    columns = (points.reshape(-1, *points.shape[2:]), relabelling_of(posterior), coefficients)
+    draws = [jax.tree.map(lambda leaf, s=s: leaf[s], columns) for s in range(len(coefficients))]
+    values = np.stack([at_draw(*draw) for draw in draws]).reshape(*lead, -1, f.sizes["element"])
     values = f.centre.values + f.scale.values * values
     return xr.DataArray(
         values,
@@ -64,11 +79,6 @@ def field_at(posterior: xr.DataTree, J: Any) -> xr.DataArray:
         name="field",
         attrs={"units": "dex"},
     )
-
-
-def _flat(f: xr.Dataset) -> np.ndarray:
-    values = f.coefficients.values
-    return values.reshape(-1, *values.shape[2:])
 
 
 def vertical_plane(

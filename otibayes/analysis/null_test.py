@@ -15,7 +15,7 @@ from ..generative.model import GaussianField, mass_model_of
 from ..generative.statistic import WIDTH, design
 from ..generative.sums import inputs_at
 from ..generative.weights import Classes
-from .field import basis_of, extra_of
+from .field import basis_of, extra_of, relabelling_of
 
 __all__ = ["COEFFICIENTS", "null_test"]
 
@@ -59,11 +59,14 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     phi = jax.jit(lambda x, linear: design(basis, x, linear))
     draw = jax.jit(lambda field, gram, b, key: posterior_coefficients(field, basis, gram, b, classes, key))
     edges = np.linspace(0, 2 * np.pi, _BINS + 1)
+    relabelling = relabelling_of(posterior)
 
     def at(s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         parameters = model.Parameters(*theta[s])
         aa = action_angle(galactocentric(stars, parameters), parameters, delta=delta, model=model)
-        x = inputs_at(theta[s], stars, delta, model)
+        x = jnp.asarray(inputs_at(theta[s], stars, delta, model))
+        if relabelling is not None:
+            x = jax.tree.map(lambda leaf: leaf[s], relabelling)(x)
         linear = jnp.concatenate([jnp.asarray(extra), _waves(jnp.asarray(aa.theta_z))], 1)
 
         def blocks() -> Any:

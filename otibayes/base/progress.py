@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Stages", "progress"]
+__all__ = ["Stages", "progress", "restart"]
 
 _DELAY = 2.0  # s: shorter work shows nothing
 _PERIOD = 60.0  # s between two lines of all loops together
@@ -25,6 +25,11 @@ class _Lines(tqdm):
         if now - _Lines.last >= _PERIOD:
             _Lines.last = now
             print(self, file=sys.stderr, flush=True)
+
+
+def restart() -> None:
+    """Begin a new minute, before which no line is printed."""
+    _Lines.last = time.monotonic()
 
 
 def progress(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ class Store:
             if missing:
                 with self._executor() as executor:
                     shared = self._shared(function)
-                    found: Any = executor.map(_call, repeat(shared, len(missing)), [points[i] for i in missing])
+                    found: Any = executor.map(_call, [shared] * len(missing), [points[i] for i in missing])
                     with closing(found):  # cancels what has not begun
                         for i, value in zip(missing, found, strict=True):
                             values[i] = value

@@ -13,6 +13,7 @@ import click
 
 from ..base.errors import InputError
 from ..base.jax_options import keep_compiled_programs
+from ..base.progress import restart
 from .classical import classical
 from .comparison import demo, figures, make_comparison, table1
 from .run import run
@@ -20,6 +21,8 @@ from .sample import sample
 from .stars import actions, make_mock, make_selection
 
 __all__ = ["main"]
+
+_WITHOUT_FIGURES = ("actions", "mock")  # commands that need not wait for matplotlib
 
 
 class _OneLine(click.Group):
@@ -31,9 +34,12 @@ class _OneLine(click.Group):
         given = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in given  # before or after the command
         given = [text for text in given if text != "--debug"]
+        restart()
         try:
             if given and not {"--help", "-h"} & set(given):
-                _import_matplotlib()
+                keep_compiled_programs()
+                if given[0] not in _WITHOUT_FIGURES:
+                    _import_matplotlib()
             code = super().main(given, prog_name, **{**options, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as help_wanted:
             click.echo(help_wanted.format_message())

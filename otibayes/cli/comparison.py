@@ -48,7 +48,7 @@ def write_comparison(
     pictures: Sequence[Any] = (),
     run_file: str = "",
 ) -> None:
-    """Table, figure and report into `folder`, each whole or not at all; the table and what to doubt on the terminal.
+    """Table, figure and report into `folder`, all or none; the table and what to doubt on the terminal.
 
     `commands`, `pictures` and `run_file` as in `otibayes.analysis.report.report`.
     """
@@ -186,8 +186,8 @@ def figures(
     from ..analysis.plot import plot_coefficients, plot_deviations, plot_mean_abundances, plot_orbits
     from ..base.store import Store
 
-    prepared = prepare_stars(read, [one], settings.delta, method=method)
-    with all_or_nothing(output) as folder, dask_client(dask) as client:
+    with dask_client(dask) as client, all_or_nothing(output) as folder:
+        prepared = prepare_stars(read, [one], settings.delta, method=method)
         drawn = {
             2: plot_mean_abundances(read, names, there),
             4: plot_orbits(read, one, masses, there),

@@ -109,6 +109,8 @@ def _key(option: click.Option) -> str:
 
 def _steps(path: Path, plan: Mapping[str, Any], output: Path) -> list[click.Context]:
     """The commands in their order, with their options read and checked."""
+    from ..stars.stars import names_of
+
     given, stars = plan["run"], plan["stars"]
     catalogue = path.parent / stars["catalogue"]
     steps = []
@@ -119,7 +121,7 @@ def _steps(path: Path, plan: Mapping[str, Any], output: Path) -> list[click.Cont
         catalogue = made
     shared = ["--seed", str(given.get("seed", 0))]
     if elements := given.get("elements"):
-        shared += ["--elements", ",".join(elements)]
+        shared += ["--elements", ",".join(names_of(elements))]
     for name, theirs in stars.get("columns", {}).items():
         shared += ["--column", f"{name}={theirs}"]
     if "zero_point" in stars:

@@ -15,6 +15,7 @@ from ..stars.preparation import PreparedStars
 from .basis import Basis, make_basis, reduced, spectrum
 from .density import variance_ratio
 from .model import GaussianField, Requirements
+from .relabelling import Reference
 from .statistic import Moments, gram
 from .sums import inputs_at
 from .weights import Classes, classify, student_weights
@@ -36,8 +37,8 @@ class Data:
     the stars (indices) of each of the `classes`; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,)
     indices into the given stars; `weight` (N,), of mean 1: a star scatters by Sigma over its weight; `linear` (N, L),
     columns besides the actions that abundances may depend on linearly, or None; `tails`, degrees of freedom of the t
-    that weights are of, or None. The `basis` of "hilbert", and a `finer` one to check it by, come from `on_box` and
-    `resolving`.
+    that weights are of, or None. The `reference` of the relabelling comes from `relabelled`; the `basis` of "hilbert",
+    and a `finer` one to check it by, from `on_box` and `resolving`.
     """
 
     stars: jax.Array
@@ -55,6 +56,7 @@ class Data:
     model: MassModel
     linear: jax.Array | None = None
     tails: float | None = None
+    reference: Reference | None = None
     basis: Any = None
     finer: Any = None
 
@@ -87,7 +89,12 @@ class Data:
             kept=self.kept[chosen],
             weight=self.weight[chosen],
             linear=None if self.linear is None else self.linear[chosen],
+            reference=None,
         )
+
+    def relabelled(self, theta: np.ndarray) -> "Data":
+        """With inputs relabelled to keep, in the mean over the stars, the labels that they have at theta (d,)."""
+        return replace(self, reference=Reference.of(theta, inputs_at(theta, self.stars, self.delta, self.model)))
 
     def on_box(self, fields: GaussianField, size: int | None = None) -> "Data":
         """With all cosines (`size` of them, or as many as short lengths of S `fields` ask for), and twice as many."""

@@ -1,10 +1,8 @@
 """ln p(abundances | actions): the field's coefficients integrated out, elements joined by a full residual covariance.
 
 X_n ~ Normal(f(J_n), Sigma + errors_n), f = polynomial trend + Gaussian process. Coefficients of the process are
-matrix-normal, kernel spectrum x A with A = diag(amplitude^2). Those of the trend W are spherical in units of Sigma, and
-so wide that the density is that of flat ones but for a factor det(1 + W^T W)^(-E/2), W in units of their prior. The
-factor is left out: it prefers a theta for which J(theta) spreads less, whatever the abundances. So the trend's prior is
-flat in the metric of the stars themselves.
+matrix-normal, kernel spectrum x A with A = diag(amplitude^2). Those of the trend are wide, and spherical in units of
+Sigma.
 
 Where all stars weigh alike, the generalised eigenvectors of (A, Sigma) turn the E elements into E independent
 regressions of unit noise on one Gram matrix, and one eigendecomposition serves all of them. Where abundances are
@@ -51,11 +49,6 @@ def hilbert_log_likelihood(field: GaussianField, found: Statistic, basis: Basis,
     return _by_class(field, found, basis, classes)
 
 
-def _volume(gram: Any) -> Any:
-    """ln det(1 + W^T W) / 2."""
-    return jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(jnp.eye(len(gram)) + gram))))
-
-
 def _possible(explained: Any, square: Any) -> Any:
     """explained - square; -inf where more is explained than there is, as an absurd amplitude leaves no digits."""
     return jnp.where(explained <= square, explained - square, -jnp.inf)
@@ -71,7 +64,7 @@ def _alike(field: GaussianField, found: Statistic, basis: Basis) -> Any:
     linear = len(found.factor) - len(covariance)
     b = found.projection @ rotation
     # the trend is as wide whatever the hyperparameters: the factor's first rows integrate it out
-    trend = 0.5 * jnp.sum(b[:linear] ** 2)
+    trend = 0.5 * jnp.sum(b[:linear] ** 2) - len(d) * jnp.sum(jnp.log(jnp.diagonal(found.factor)[:linear]))
     square = jnp.sum((found.square @ rotation) * rotation)
     log_noise = jnp.sum(jnp.log(jnp.diagonal(field.scatter_cholesky)))
     normalisation = found.count * (0.5 * len(d) * jnp.log(2 * jnp.pi) + log_noise)
@@ -180,8 +173,7 @@ def _by_class(field: GaussianField, found: Statistic, basis: Basis, classes: Cla
     gram = jax.vmap(lambda F: F @ F.T - jnp.eye(len(F)))(found.factor)
     projection = jax.vmap(jnp.matmul)(found.factor, found.projection)
     c = coefficients(field, basis, gram, projection, classes)
-    linear = gram.shape[-1] - basis.size
-    explained = _explained(c.precision, c.b) + len(field.amplitude) * _volume(c.gram[:, :linear, :linear].sum(0))
+    explained = _explained(c.precision, c.b)
     log_noise = jnp.sum(jnp.log(jnp.diagonal(c.noise, axis1=1, axis2=2)), 1)
     observed = jnp.asarray(classes.observed.sum(1), float)
     normalisation = jnp.sum(found.count * (0.5 * observed * jnp.log(2 * jnp.pi) + log_noise))
@@ -234,9 +226,6 @@ def dense_log_likelihood(
     def trend_kernel(a: Any, b: Any) -> Any:
         return jnp.dot(trend(a), trend(b))
 
-    trends = jax.vmap(trend)(points)
-    volume = Y.shape[1] * _volume(trends.T @ trends)
-
     if variance is not None:
         Sigma = scatter_cholesky @ scatter_cholesky.T
         star, element = np.nonzero(np.isfinite(variance))
@@ -248,8 +237,7 @@ def dense_log_likelihood(
 
         abundances: Any = (points[star], jnp.asarray(star), jnp.asarray(element))
         own = jnp.asarray(variance[star, element])
-        process = GaussianProcess(kernels.Custom(covariance), abundances, diag=own)
-        return process.log_probability(Y[star, element]) + volume
+        return GaussianProcess(kernels.Custom(covariance), abundances, diag=own).log_probability(Y[star, element])
 
     left, d = _rotation(amplitude, scatter_cholesky)
     rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
@@ -259,4 +247,4 @@ def dense_log_likelihood(
         return GaussianProcess(covariance, points, diag=jnp.ones(x.shape[0])).log_probability(y)
 
     unit_noise = jax.vmap(of_axis, in_axes=(0, 1))(d, Y @ rotation)
-    return jnp.sum(unit_noise) + volume - Y.shape[0] * jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))
+    return jnp.sum(unit_noise) - Y.shape[0] * jnp.sum(jnp.log(jnp.diagonal(scatter_cholesky)))

@@ -19,7 +19,7 @@ from .statistic import Statistic
 from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift, surface_error
 from .unconstrained import Unconstrained
 
-__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run"]
+__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run", "all_on_surface"]
 
 _SIGMAS = 6.0  # radius of the surface's region, ...
 _ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
@@ -35,20 +35,21 @@ class Run(NamedTuple):
     """What is the same all along a run."""
 
     unconstrained: Unconstrained
-    settings: SampleSettings
-    seed: int
+    settings: SampleSettings = SampleSettings()
+    seed: int = 0
     store: Store = Store()
     passes: Store = Store(threads=cores())
     stage: Stages = Stages()
 
     def resolving(self, data: Data, draws: np.ndarray, thetas: Any, size: int | None, name: str) -> Data:
-        """With bases of `size` cosines (None: as many as it takes) for the fields of `draws` (S, P), by passes at
-        `thetas` (T, d).
+        """With inputs that keep the labels of the mean of `draws` (S, P), and bases of `size` cosines (None: as many as
+        it takes) for the fields of the draws, by passes at `thetas` (T, d).
 
         Kept in the store under a name: another number of cores could turn a basis' vectors about.
         """
         fields = self.unconstrained.fields(draws)
-        data = data.on_box(fields, size)
+        reference = np.asarray(self.unconstrained.theta(draws.mean(0)))
+        data = data.relabelled(reference).on_box(fields, size)
 
         def bases() -> tuple[Basis, Basis]:
             resolved = data.resolving(fields, passes(self.passes, data, list(thetas)))
@@ -124,7 +125,7 @@ class Expansion:
 
     def holds(self, draws: np.ndarray, lp: np.ndarray) -> bool:
         """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""
-        change = np.asarray(_all_on_surface(self.plain.on_surface, draws, self.surface)) + lp
+        change = np.asarray(all_on_surface(self.plain.on_surface, draws, self.surface)) + lp
         return light(-change) and shift(self.plain.theta(draws), change) < SHIFT_MOST
 
 
@@ -134,5 +135,6 @@ def _read(surface: response.Surface, theta: np.ndarray) -> Statistic:
 
 
 @partial(jax.jit, static_argnums=0)
-def _all_on_surface(potential: Callable[[Any, Any], Any], draws: np.ndarray, surface: response.Surface) -> Any:
+def all_on_surface(potential: Callable[[Any, Any], Any], draws: np.ndarray, surface: response.Surface) -> Any:
+    """The potential at draws (S, P), on a lean surface: (S,)."""
     return jax.lax.map(lambda flat: potential(flat, surface), draws)

@@ -19,6 +19,7 @@ from .basis import Basis
 from .data import Data
 from .density import coefficients
 from .model import GaussianField, Model
+from .relabelling import Relabelling
 from .statistic import Statistic, design
 from .sums import inputs_at
 from .unconstrained import Unconstrained
@@ -40,12 +41,13 @@ SHOWN_DRAWS, SHOWN_STARS = 100, 300  # of the posterior and of the stars: what A
 
 
 class FieldDraws(NamedTuple):
-    """At S draws: theta (S, P), what the model assumes of the field (S), and coefficients of the design (S, M, E), in
-    units of `Data.scale`."""
+    """At S draws: theta (S, P), what the model assumes of the field (S), coefficients of the design (S, M, E), in units
+    of `Data.scale`, and those of the relabelling (S, T, 3) of its inputs, or None."""
 
     theta: np.ndarray
     field: GaussianField
     coefficients: np.ndarray
+    change: Any = None
 
 
 def prior_draws(model: Model, data: Data, number: int, seed: int) -> tuple[dict[str, np.ndarray], GaussianField]:
@@ -94,14 +96,19 @@ def field_draws(
 
     keys = jax.random.split(jax.random.PRNGKey(seed), len(theta))
 
-    def at(s: int) -> np.ndarray:
-        return np.asarray(one(jax.tree.map(lambda leaf: jnp.asarray(leaf[s]), field), statistic(theta[s]), keys[s]))
+    def at(s: int) -> tuple[np.ndarray, Any]:
+        found = statistic(theta[s])
+        drawn = one(jax.tree.map(lambda leaf: jnp.asarray(leaf[s]), field), found, keys[s])
+        change = found.change if data.classes.common or found.change is None else found.change[0]
+        return jax.tree.map(np.asarray, (drawn, change))
 
-    return FieldDraws(theta, field, np.stack(threaded("field", "draw")(at, range(len(theta)))))
+    drawn = threaded("field", "draw")(at, range(len(theta)))
+    return FieldDraws(theta, field, *jax.tree.map(lambda *leaves: np.stack(leaves), *drawn))
 
 
 def prior_field(data: Data, theta: np.ndarray, field: GaussianField, seed: int) -> FieldDraws:
-    """The field at S draws of theta (S, P) and of what is assumed of it, from its prior: there are no stars."""
+    """The field at S draws of theta (S, P) and of what is assumed of it, from its prior: there are no stars, and no
+    relabelling."""
     size = TREND_SIZE + data.basis.size + (0 if data.linear is None else data.linear.shape[1])
     elements = len(data.elements)
     none = Classes(np.zeros((1, elements), bool), np.zeros((1, elements)))
@@ -161,7 +168,10 @@ def predict(data: Data, found: FieldDraws, stars: np.ndarray, seed: int) -> np.n
     phi = jax.jit(lambda x: design(data.basis, x, linear))
 
     def at(s: int) -> np.ndarray:
-        return np.asarray(phi(inputs_at(found.theta[s], vectors, delta, data.model)) @ found.coefficients[s])
+        x = jnp.asarray(inputs_at(found.theta[s], vectors, delta, data.model))
+        if found.change is not None and data.reference is not None:
+            x = Relabelling(found.change[s], data.reference.middle, data.reference.half)(x)
+        return np.asarray(phi(x) @ found.coefficients[s])
 
     mean = np.stack([at(s) for s in range(len(found.theta))])
     noise = np.einsum("sef,snf->sne", found.field.scatter_cholesky, rng.standard_normal(mean.shape))

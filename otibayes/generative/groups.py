@@ -103,12 +103,24 @@ def field_group(field: FieldDraws, data: Data, shape: tuple[int, int]) -> xr.Dat
     def over(values: np.ndarray) -> np.ndarray:
         return values.reshape(*shape, *values.shape[1:])
 
+    relabelling: dict[str, Any] = {}
+    if field.change is not None and data.reference is not None:
+        relabelling = {
+            "change": (
+                (*lead, "term", "input"),
+                over(field.change),
+                {"long_name": "relabelling of the inputs"},
+            ),
+            "middle": ("input", data.reference.middle, {"long_name": "of the range of the change's terms"}),
+            "half": ("input", data.reference.half, {"long_name": "half width of that range"}),
+        }
     member = np.zeros(len(data), int)
     for c, rows in enumerate(data.members):
         member[rows] = c
     return xr.Dataset(
         {
             "theta": ((*lead, "parameter"), over(field.theta)),
+            **relabelling,
             "coefficients": ((*lead, "function", "element"), over(field.coefficients)),
             "lengths": ((*lead, "input"), over(field.field.lengths)),
             "amplitude": ((*lead, "element"), over(field.field.amplitude)),

@@ -111,7 +111,8 @@ def _maximum(run: Run, data: Data, rng: np.random.Generator) -> Gaussian:
 def _laplace(run: Run, density: Any, start: Gaussian, name: str) -> Gaussian:
     """The Gaussian about the maximum of a density, kept in the store."""
     with run.stage(f"maximum, {name}"):
-        return Gaussian(*run.store.keep(f"maximum-{name.replace(' ', '-')}", partial(laplace, density, start), (0, 0)))
+        kept = "-".join(["maximum", *name.replace(",", "").split()])
+        return Gaussian(*run.store.keep(kept, partial(laplace, density, start), (0, 0)))
 
 
 def _pilot(run: Run, data: Data, peak: Gaussian, rng: np.random.Generator) -> tuple[Expansion, np.ndarray]:
@@ -191,21 +192,14 @@ def _from_stars(run: Run, data: Data, rng: np.random.Generator) -> tuple[Data, G
     prior, hilbert = run.unconstrained.prior(), run.settings.likelihood == "hilbert"
     if not hilbert:
         _check_dense(data)
-    thetas = rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
-    data = run.resolving(data, prior.draws(rng, BASIS_DRAWS), thetas, run.settings.basis_size, "prior")
-    own = None if data.classes.common else data.variance
-
-    def log_likelihood(theta: Any, field: GaussianField) -> Any:
-        theta = jnp.stack([jnp.asarray(value, float) for value in theta])
-        if hilbert:
-            found = condensed(data.basis, all_moments(data, theta), len(data.elements))
-            return given(field, found, data.basis, data)
-        value = dense_log_likelihood(field, all_inputs(data, theta), data.Y, data.linear, own)
-        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
-
-    potential = run.unconstrained.potential(log_likelihood)
-    density = StarPotential(run.unconstrained, data, run.passes) if hilbert else Traced(potential)
-    peak = _laplace(run, density, prior, "all stars")
+    peak, thetas = prior, rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
+    for name in ("prior", "maximum"):  # what each gives: a basis and labels of the orbits, and the next maximum
+        draws = peak.draws(rng, BASIS_DRAWS, 1.0 if name == "prior" else WIDER)
+        data = run.resolving(data, draws, thetas, run.settings.basis_size, name)
+        plain = StarPotential(run.unconstrained, data, run.passes)
+        potential = run.unconstrained.potential(_log_likelihood(data, hilbert))
+        peak = _laplace(run, plain if hilbert else Traced(potential), peak, f"all stars, {name}")
+        thetas = plain.theta(draws[:BASIS_THETAS])
     guide, covariance, number = peak.draws(rng, _GUIDE), peak.covariance, run.settings.draws
 
     def of_context(flat: Any, _: None) -> Any:
@@ -218,6 +212,21 @@ def _from_stars(run: Run, data: Data, rng: np.random.Generator) -> tuple[Data, G
         guide = sampled.flat.reshape(-1, guide.shape[1])
         covariance, number = _shrunk(guide, peak.covariance), 2 * number
     return data, peak, sampled
+
+
+def _log_likelihood(data: Data, hilbert: bool) -> Callable[[Any, GaussianField], Any]:
+    """By "hilbert" or "dense" from the stars, to be traced."""
+    own = None if data.classes.common else data.variance
+
+    def log_likelihood(theta: Any, field: GaussianField) -> Any:
+        theta = jnp.stack([jnp.asarray(value, float) for value in theta])
+        if hilbert:
+            found = condensed(data.basis, all_moments(data, theta), len(data.elements))
+            return given(field, found, data.basis, data)
+        value = dense_log_likelihood(field, all_inputs(data, theta), data.Y, data.linear, own)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+    return log_likelihood
 
 
 def _check_dense(data: Data) -> None:

@@ -71,7 +71,8 @@ def sample(
     with stage("predictions"):
         drawn = predictions(found.unconstrained, found.data, found.draws, found.statistic, seed)
         groups = posterior_groups(found, drawn)
-    used = prepared.stars[data.kept]
+    others = np.isin(np.arange(len(prepared)), data.kept, invert=True)
+    used = prepared.stars.without({"elements that too few stars have together": others})
     groups["constant_data"] = constant_data(used, prepared.elements, np.asarray(data.delta), required.extra)
     groups["timings"] = timings_group(stage.seconds)
     tree = as_tree("posterior", groups, used, prepared.elements, seed, chosen.record(), required.mass_model, name)

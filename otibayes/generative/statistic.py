@@ -24,28 +24,31 @@ _CHUNK = 512  # stars at once: their tables stay in the cache
 class Moments(NamedTuple):
     """Of N stars on a box: `cosines` (2a+1, 2b+1, 2c+1), sums of the products of cosines of all degrees up to twice
     (a, b, c); `columns` (a+1, b+1, c+1, T+Z), those up to (a, b, c) times the T trend terms and Z columns of data;
-    `square` (T+Z, T+Z), products of these with one another; `count`, N. There may be a leading axis of classes.
+    `square` (T+Z, T+Z), products of these with one another; `count`, N; `change`, the relabelling's coefficients at
+    the theta of the sums, or None where inputs are not relabelled. There may be a leading axis of classes.
     """
 
     cosines: Any
     columns: Any
     square: Any
     count: Any
+    change: Any = None
 
 
 class Statistic(NamedTuple):
     """What `hilbert_log_likelihood` needs of N stars: sufficient for every hyperparameter where they weigh alike.
 
     Of the `design` matrix Phi (N, M): `factor` (M, M), lower triangular, of 1 + Phi^T Phi; `projection` (M, E) =
-    factor^-1 Phi^T Y; `square` (E, E) = Y^T Y; `count` = N. Where stars do not weigh alike, there is a leading axis of
-    classes. A response surface carries the factor better than the Gram matrix: its errors are in units of what the
-    stars tell, and it stays positive definite.
+    factor^-1 Phi^T Y; `square` (E, E) = Y^T Y; `count` = N; `change` as in `Moments`. Where stars do not weigh alike,
+    there is a leading axis of classes. A response surface carries the factor better than the Gram matrix: its errors
+    are in units of what the stars tell, and it stays positive definite.
     """
 
     factor: Any
     projection: Any
     square: Any
     count: Any
+    change: Any = None
 
 
 def moments(box: tuple[Any, Any], degrees: tuple[int, ...], x: jax.Array, Z: jax.Array, weight: Any) -> Moments:
@@ -131,4 +134,4 @@ def condensed(basis: Basis, found: Moments, elements: int) -> Statistic:
     factor = jnp.linalg.cholesky(jnp.eye(len(G)) + G)
     b = jnp.concatenate([square[:linear, linear:], across[:, linear:]])
     b = jax.scipy.linalg.solve_triangular(factor, b, lower=True)
-    return Statistic(factor, b, square[linear:, linear:], found.count)
+    return Statistic(factor, b, square[linear:, linear:], found.count, found.change)

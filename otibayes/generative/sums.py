@@ -1,4 +1,4 @@
-"""Passes over the stars: the field's inputs and the sums over stars at one theta, block by block, with derivatives."""
+"""Passes over the stars at one theta, block by block, with derivatives: inputs, their relabelling, and sums of them."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,31 +12,32 @@ import numpy as np
 from ..base.parallel import BLOCK, cores, in_blocks
 from ..dynamics import MassModel, galactocentric, star_actions
 from ..dynamics.trend import inputs
+from .relabelling import Relabelling, regression, regression_sums
 from .statistic import Moments, moments
 
 if TYPE_CHECKING:
     from .data import Data
 
-__all__ = ["all_inputs", "all_moments", "field_inputs", "inputs_at", "moments_and_pullback", "moments_at"]
+__all__ = ["all_inputs", "all_moments", "inputs_at", "moments_and_pullback", "moments_at"]
 
 
-def field_inputs(theta: jax.Array, star: jax.Array, delta: Any, model: MassModel) -> jax.Array:
-    """The field's inputs (3,) of one star: of its actions at theta (d,), from its heliocentric vector (6,)."""
+def _of_star(theta: jax.Array, star: jax.Array, delta: Any, model: MassModel) -> jax.Array:
+    """The inputs (3,) of one star: of its actions at theta (d,), from its heliocentric vector (6,)."""
     parameters = model.Parameters(*theta)
     return inputs(star_actions(galactocentric(star, parameters), delta, parameters, model))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _inputs(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> jax.Array:
-    """`field_inputs` (n, 3) of n stars, with a reverse-mode derivative by theta alone."""
-    return jax.vmap(lambda star, delta: field_inputs(theta, star, delta, model))(stars, delta)
+    """Inputs (n, 3) of n stars, with a reverse-mode derivative by theta alone."""
+    return jax.vmap(lambda star, delta: _of_star(theta, star, delta, model))(stars, delta)
 
 
 def _inputs_forward(theta: jax.Array, stars: jax.Array, delta: jax.Array, model: MassModel) -> tuple[Any, Any]:
     # Few parameters, many stars: forward mode needs no memory of the solver's steps.
     def one(star: Any, delta: Any) -> tuple[Any, Any]:
         def f(theta: Any) -> tuple[Any, Any]:
-            x = field_inputs(theta, star, delta, model)
+            x = _of_star(theta, star, delta, model)
             return x, x
 
         return jax.jacfwd(f, has_aux=True)(theta)
@@ -66,31 +67,22 @@ def _where(data: "Data", degrees: Any = None) -> _Where:
     return _Where((low, high), tuple(map(int, data.basis.degrees.max(0) if degrees is None else degrees)), data.model)
 
 
-@partial(jax.jit, static_argnums=0)
-def _block_sums(where: _Where, theta: Any, stars: Any, delta: Any, Z: Any, weight: Any) -> Moments:
-    """The sums over one block of stars. Backwards, its tables of cosines are made again, which is cheaper than to keep
-    those of all blocks."""
-    of = jax.checkpoint(lambda x: moments(where.box, where.degrees, x, Z, weight))
-    return of(_inputs(theta, stars, delta, where.model))
+class _Stars(NamedTuple):
+    """Columns of the stars of one block, all of one class: heliocentric vectors, focal lengths, inputs in the reference
+    model, data, and weights."""
+
+    stars: Any
+    delta: Any
+    reference: Any
+    Z: Any
+    weight: Any
 
 
-@partial(jax.jit, static_argnums=0)
-def _linearised(where: _Where, theta: Any, *block: Any) -> Any:
-    """The same, and its pullback to theta, a pytree."""
-    return jax.vjp(lambda theta: _block_sums(where, theta, *block), theta)
-
-
-@jax.jit
-def _pulled(pullback: Any, cotangent: Moments) -> Any:
-    return pullback(cotangent)[0]
-
-
-def _blocks(data: "Data") -> list[tuple[int, tuple]]:
-    """The class and the columns (stars, delta, Z, weight) of each block, whose stars are all of one class.
-
-    One shape for all, so that one compiled program serves: a block is filled with copies that weigh nothing.
-    """
-    columns = [np.asarray(column) for column in (data.stars, data.delta, data.columns)]
+def _blocks(data: "Data") -> list[tuple[int, _Stars]]:
+    """The class and the stars of each block. One shape for all, so that one compiled program serves: a block is filled
+    with copies that weigh nothing."""
+    reference = np.zeros((len(data), 3)) if data.reference is None else data.reference.x
+    stars, delta, Z = (np.asarray(column) for column in (data.stars, data.delta, data.columns))
     size = min(BLOCK, len(data))
     blocks = []
     for label, members in enumerate(data.members):
@@ -98,15 +90,66 @@ def _blocks(data: "Data") -> list[tuple[int, tuple]]:
             chosen = members[start : start + size]
             lack = size - len(chosen)
             rows = np.pad(chosen, (0, lack), mode="edge")
-            blocks.append((label, (*(column[rows] for column in columns), np.pad(data.weight[chosen], (0, lack)))))
+            weight = np.pad(data.weight[chosen], (0, lack))
+            blocks.append((label, _Stars(stars[rows], delta[rows], reference[rows], Z[rows], weight)))
     return blocks
 
 
-def _of_classes(data: "Data", parts: Iterable[tuple[int, Moments]]) -> Moments:
-    """Sums over the blocks of each class, in their order."""
+# ---- the two steps of a pass: inputs, of which the relabelling follows, then sums of the relabelled inputs
+
+
+def _span(data: "Data") -> Any:
+    """What `Relabelling` needs besides the change; None where inputs keep their labels."""
+    return None if data.reference is None else (data.reference.middle, data.reference.half)
+
+
+@partial(jax.jit, static_argnums=0)
+def _first(model: MassModel, theta: Any, block: _Stars, span: Any) -> tuple[Any, Any]:
+    """A block's inputs, and its part of the normal equations of the relabelling."""
+    x = _inputs(theta, block.stars, block.delta, model)
+    return x, None if span is None else regression_sums(x, block.reference, block.weight, *span)
+
+
+@partial(jax.jit, static_argnums=0)
+def _second(where: _Where, change: Any, x: Any, block: _Stars, span: Any) -> Moments:
+    """A block's sums. Backwards, its tables of cosines are made again, which is cheaper than to keep those of all
+    blocks."""
+
+    @jax.checkpoint
+    def of(change: Any, x: Any) -> Moments:
+        return moments(where.box, where.degrees, _relabelled(change, x, span), block.Z, block.weight)
+
+    return of(change, x)
+
+
+def _relabelled(change: Any, x: Any, span: Any) -> Any:
+    return x if change is None else Relabelling(change, *span)(x)
+
+
+@jax.jit
+def _change(equations: list[Any]) -> Any:
+    """The relabelling's coefficients, of all blocks' normal equations."""
+    return None if equations[0] is None else regression(*(sum(part) for part in zip(*equations, strict=True)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _linearised(function: Any, static: Any, *arguments: Any) -> Any:
+    """A step of a block, and its pullback, a pytree, to all arguments but the block and the span of the terms."""
+    free, fixed = arguments[:-2], arguments[-2:]
+    return jax.vjp(lambda *free: function(static, *free, *fixed), *free)
+
+
+@jax.jit
+def _pulled(pullback: Any, cotangent: Any) -> Any:
+    return pullback(cotangent)
+
+
+def _of_classes(data: "Data", change: Any, parts: Iterable[tuple[int, Moments]]) -> Moments:
+    """Sums over the blocks of each class, in their order, with the relabelling's coefficients."""
     totals: dict[int, Moments] = {}
     for label, part in parts:
         totals[label] = jax.tree.map(np.add, totals[label], part) if label in totals else part
+    totals = {label: sums._replace(change=change) for label, sums in totals.items()}
     if data.classes.common:
         return totals[0]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(totals[label] for label in sorted(totals)))
@@ -115,59 +158,78 @@ def _of_classes(data: "Data", parts: Iterable[tuple[int, Moments]]) -> Moments:
 def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
     """One pass: sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to
     `degrees`, by default the basis'. On one core, in an order that is always the same; not to be traced."""
-    where, theta = _where(data, degrees), jnp.asarray(theta, float)
+    where, theta, blocks, span = _where(data, degrees), jnp.asarray(theta, float), _blocks(data), _span(data)
+    first = [_first(data.model, theta, block, span) for _, block in blocks]
+    change = _change([equations for _, equations in first])
 
-    def part(block: tuple) -> Moments:
-        return jax.tree.map(np.asarray, _block_sums(where, theta, *block))
+    def part(x: Any, block: _Stars) -> Moments:
+        return jax.tree.map(np.asarray, _second(where, change, x, block, span))
 
-    return _of_classes(data, ((label, part(block)) for label, block in _blocks(data)))
+    parts = [(label, part(x, block)) for (label, block), (x, _) in zip(blocks, first, strict=True)]
+    return _of_classes(data, None if change is None else np.asarray(change), parts)
 
 
 def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
     """`moments_at` on all cores, and the function that takes a cotangent of the sums to one of theta (d,)."""
-    where, theta, blocks = _where(data), jnp.asarray(theta, float), _blocks(data)
+    where, theta, blocks, span = _where(data), jnp.asarray(theta, float), _blocks(data), _span(data)
+    labels = [label for label, _ in blocks]
 
-    def forward(block: tuple[int, tuple]) -> tuple[Moments, Any]:
-        sums, pullback = _linearised(where, theta, *block[1])
-        return jax.tree.map(np.asarray, sums), pullback
+    def on_cores(function: Callable[..., Any], *columns: Any) -> list[Any]:
+        with ThreadPoolExecutor(cores()) as pool:
+            return list(pool.map(function, *columns))
 
-    with ThreadPoolExecutor(cores()) as pool:
-        parts = list(pool.map(forward, blocks))
+    first = on_cores(lambda block: _linearised(_first, data.model, theta, block[1], span), blocks)
+    change, from_change = jax.vjp(_change, [equations for (_, equations), _ in first])
+    inputs = [x for (x, _), _ in first]
+    second = on_cores(lambda x, block: _linearised(_second, where, change, x, block[1], span), inputs, blocks)
 
     def pullback(cotangent: Moments) -> np.ndarray:
-        def backward(label: int, pull: Any) -> np.ndarray:
+        cotangent = cotangent._replace(change=None)  # no likelihood depends on it but through the sums
+
+        def backward(label: int, one: tuple[Moments, Any]) -> tuple[Any, Any]:
             of_class = cotangent if data.classes.common else jax.tree.map(lambda leaf: leaf[label], cotangent)
-            return np.asarray(_pulled(pull, of_class))
+            return _pulled(one[1], of_class)
 
-        with ThreadPoolExecutor(cores()) as pool:
-            return np.sum(list(pool.map(backward, [label for label, _ in blocks], [pull for _, pull in parts])), 0)
+        bars = on_cores(backward, labels, second)
+        equations = from_change(None if change is None else sum(bar for bar, _ in bars))[0]
+        pulled = on_cores(lambda one, bar, part: _pulled(one[1], (bar[1], part))[0], first, bars, equations)
+        return np.sum([np.asarray(one) for one in pulled], 0)
 
-    return _of_classes(data, ((label, sums) for (label, _), (sums, _) in zip(blocks, parts, strict=True))), pullback
+    parts = [(label, jax.tree.map(np.asarray, sums)) for label, (sums, _) in zip(labels, second, strict=True)]
+    return _of_classes(data, None if change is None else np.asarray(change), parts), pullback
 
 
 def all_moments(data: "Data", theta: Any) -> Moments:
     """`moments_at` as a function to be traced and differentiated, of theta (d,)."""
-    where, blocks = _where(data), _blocks(data)
+    where, blocks, span = _where(data), _blocks(data), _span(data)
     labels = np.array([label for label, _ in blocks])
-    columns = tuple(np.stack(column) for column in zip(*(block for _, block in blocks), strict=True))
-    shapes = jax.eval_shape(partial(_block_sums, where), theta, *blocks[0][1])
+    columns = jax.tree.map(lambda *leaves: np.stack(leaves), *(block for _, block in blocks))
+    x, equations = jax.lax.map(lambda block: _first(data.model, theta, block, span), columns)
+    change = None if span is None else regression(*(part.sum(0) for part in equations))
+    shapes = jax.eval_shape(partial(_second, where), change, x[0], blocks[0][1], span)
 
     def step(total: Moments, one: tuple) -> tuple[Moments, None]:
-        label, block = one
-        part = _block_sums(where, theta, *block)
+        label, x, block = one
+        part = _second(where, change, x, block, span)
         return jax.tree.map(lambda sums, new: sums.at[label].add(new), total, part), None
 
     zero = jax.tree.map(lambda shape: jnp.zeros((len(data.members), *shape.shape)), shapes)
-    total = jax.lax.scan(step, zero, (labels, columns))[0]
+    total = jax.lax.scan(step, zero, (labels, x, columns))[0]
+    if change is not None:
+        total = total._replace(change=jnp.broadcast_to(change, (len(data.members), *change.shape)))
     return jax.tree.map(lambda leaf: leaf[0], total) if data.classes.common else total
 
 
 def all_inputs(data: "Data", theta: Any) -> jax.Array:
-    """`field_inputs` (N, 3) of all stars as a function to be traced and differentiated, of theta (d,)."""
-    return _inputs(theta, data.stars, data.delta, data.model)
+    """Relabelled inputs (N, 3) of all stars as a function to be traced and differentiated, of theta (d,)."""
+    x, span = _inputs(theta, data.stars, data.delta, data.model), _span(data)
+    if data.reference is None:
+        return x
+    change = regression(*regression_sums(x, jnp.asarray(data.reference.x), jnp.asarray(data.weight), *span))
+    return _relabelled(change, x, span)
 
 
 def inputs_at(theta: Any, stars: Any, delta: Any, model: MassModel) -> np.ndarray:
-    """`field_inputs` (N, 3) of stars (N, 6) at one theta (d,), block by block; not to be traced."""
+    """Inputs (N, 3), as they are, of stars (N, 6) at one theta (d,), block by block; not to be traced."""
     theta = jnp.asarray(theta, float)
     return in_blocks(lambda *block: _jitted_inputs(theta, *block, model), stars, delta)

@@ -55,8 +55,9 @@ def given(field: GaussianField, found: Statistic, basis: Basis, data: Data) -> A
 def passes(store: Store, data: Data, thetas: Any) -> list[Moments]:
     """Sums over the stars at points theta (d,), for the basis and the finer one."""
     degrees = tuple(int(d) for d in np.maximum(data.basis.degrees.max(0), data.finer.degrees.max(0)))
-    kind = f"{len(data)} {data.basis.low.tolist()} {data.basis.high.tolist()} {degrees}"
-    like = Moments(*[0] * len(Moments._fields))
+    reference = None if data.reference is None else data.reference.theta.tolist()
+    kind = f"{len(data)} {data.basis.low.tolist()} {data.basis.high.tolist()} {degrees} {reference}"
+    like = Moments(0, 0, 0, 0, None if reference is None else 0)
     return store.of(kind).map(partial(moments_at, data, degrees=degrees), thetas, like)
 
 

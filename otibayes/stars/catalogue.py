@@ -61,19 +61,23 @@ def read_stars(
 
     Raises `InputError` (one line) for a file, column, element or unit that cannot be used, or if no row is left.
     """
-    path, parts, digest = _opened(source)
+    path, parts = _opened(source)
     columns = dict(columns or {})
     extra = names_of(extra)
     zero_point = float(in_unit(parallax_zero_point, "mas", "parallax_zero_point"))
     if not abs(zero_point) <= _LARGEST_ZERO_POINT:
         raise InputError(f"the parallax zero point is {zero_point:g} mas; it must lie within 1 mas, e.g. -0.05")
     part = best_part(parts, [columns.get(name, name) for name in (*_SKY, "parallax", "distance")])
+    if not part.names:
+        raise InputError(f"{path}: the table is empty (it has no columns); nothing to work on")
     names = _Names(part, columns, path)
     depth, notes = _depth(names, zero_point)
     labels, default_notes = (names_of(elements), []) if elements is not None else names.elements()
     sky = ("ra", "dec", depth, "pmra", "pmdec", "radial_velocity")
     optional = [f"{name}_error" for name in sky] + [f"{label}_ERR" for label in labels]
     needed = [names[name] for name in (*sky, *labels, *extra)] + [names[name] for name in optional if name in names]
+    if unused := set(columns) - {*sky, *optional, *labels, *extra}:
+        notes.append(f"nothing asks for {', '.join(sorted(unused))}, which is mapped to a column; is it spelled right?")
     beside = [name for name in part.names if name.lower() in {*_IDENTIFIERS, "ref_epoch"}]
     table = part.read(list(dict.fromkeys([*needed, *beside])))
 
@@ -121,7 +125,7 @@ def read_stars(
     settings += [(f"column {name}", theirs) for name, theirs in columns.items()]
     provenance = Provenance(
         source=path.name,
-        sha256=digest,
+        sha256=_digest(source, table),
         rows=len(table),
         dropped=dropped,
         truth=tuple(truth.items()),
@@ -133,20 +137,22 @@ def read_stars(
     return Stars(**values, **measured, row=np.arange(len(table)), provenance=provenance)[keep]  # type: ignore[arg-type]
 
 
-def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part], str]:
-    """A name for messages, the tables of a file, and the SHA-256 of the file or of the values in memory."""
+def _opened(source: str | os.PathLike[str] | Table) -> tuple[Path, list[Part]]:
+    """A name for messages, and the tables of a file or the one in memory."""
     if isinstance(source, Table):
-        if len(source) == 0:
-            raise InputError(f"the table is empty (0 rows, {len(source.colnames)} columns); nothing to work on")
-        digest = hashlib.sha256(",".join(source.colnames).encode())
-        for name in source.colnames:
-            values = np.asarray(source[name])
-            digest.update((values.astype(str) if values.dtype == object else np.ascontiguousarray(values)).tobytes())
-        return Path("table"), [table_in_memory(source, Path("table"), "astropy")], digest.hexdigest()
-    path = Path(source)
-    parts = open_table(path)
-    with path.open("rb") as file:
-        return path, parts, hashlib.file_digest(file, "sha256").hexdigest()
+        return Path("table"), [table_in_memory(source, Path("table"), "astropy")]
+    return Path(source), open_table(source)
+
+
+def _digest(source: str | os.PathLike[str] | Table, table: Table) -> str:
+    """SHA-256 of a file, or of the columns of a table in memory that were read."""
+    if not isinstance(source, Table):
+        with Path(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256(",".join(table.colnames).encode())
+    for column in table.itercols():
+        digest.update(np.ma.getdata(column).tobytes() + np.ma.getmaskarray(column).tobytes())
+    return digest.hexdigest()
 
 
 class _Names:
@@ -164,7 +170,10 @@ class _Names:
     def __getitem__(self, name: str) -> str:
         if name not in self:
             raise self._missing(name)
-        return self.columns.get(name, name)
+        theirs = self.columns.get(name, name)
+        if self.names.count(theirs) > 1:
+            raise InputError(f"{self.path}: {self.names.count(theirs)} columns are called {theirs}; rename all but one")
+        return theirs
 
     def _missing(self, name: str, what: str = "") -> InputError:
         near = similar_names(name, self.names)

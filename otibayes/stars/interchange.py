@@ -8,7 +8,8 @@ import numpy as np
 from astropy.table import Table
 
 from ..base.notebook import html_table
-from .table import META_KEY
+from .table import META_KEY, table_of_frame
+from .values import RANGES
 
 if TYPE_CHECKING:  # pandas is slow to import
     import pandas as pd
@@ -17,21 +18,13 @@ if TYPE_CHECKING:  # pandas is slow to import
 
 __all__ = ["as_html", "as_pandas", "as_table", "as_text", "from_pandas"]
 
-_UNITS = {
-    "ra": u.deg,
-    "dec": u.deg,
-    "distance": u.kpc,
-    "pmra": u.mas / u.yr,
-    "pmdec": u.mas / u.yr,
-    "radial_velocity": u.km / u.s,
-}
-
 
 def as_table(stars: "Stars") -> Table:
     """An astropy table of the stars, in the columns and units that `read_stars` reads, `row` and `extra` besides."""
     table = Table()
-    for name, unit in _UNITS.items():
-        table[name] = np.asarray(getattr(stars, name), float) * unit
+    for name, values in stars.sky.items():
+        unit = RANGES[name].unit
+        table[name] = np.asarray(values, float) * unit
         if name in stars.astrometric_errors:
             table[f"{name}_error"] = np.asarray(stars.astrometric_errors[name], float) * unit
     for element, values in stars.abundances.items():
@@ -57,7 +50,7 @@ def as_pandas(stars: "Stars") -> "pd.DataFrame":
 
 def from_pandas(frame: "pd.DataFrame") -> Table:
     """The astropy table of a data frame, missing values masked."""
-    table = Table.from_pandas(frame)
+    table = table_of_frame(frame)
     table.meta.update(frame.attrs)
     return table
 
@@ -71,7 +64,7 @@ def as_text(stars: "Stars") -> str:
 def as_html(stars: "Stars") -> str:
     """Median and range of each measured quantity, for a notebook."""
     columns: list[tuple[str, str, Any, Any]] = [
-        (name, str(unit), getattr(stars, name), stars.astrometric_errors.get(name)) for name, unit in _UNITS.items()
+        (name, str(RANGES[name].unit), values, stars.astrometric_errors.get(name)) for name, values in stars.sky.items()
     ]
     columns += [(element, "dex", values, stars.errors.get(element)) for element, values in stars.abundances.items()]
     rows = []

@@ -65,7 +65,7 @@ def select(
     table (Gaia's, a value-added catalogue), whose astrometry takes the place of the survey's and which may hold
     distances; it is joined where column `on` ("OURS" or "OURS=THEIRS") agrees, by default the survey's own identifiers
     (a source id, APOGEE_ID or 2MASS id, sobject_id).
-    `distance` is one of `distance_makers()`: with it the table has `distance` and `distance_error` [kpc], which
+    `distance` names one of `recipes.toml`: with it the table has `distance` and `distance_error` [kpc], which
     `read_stars` takes in place of 1 / parallax. `override` as in `recipe`. The cut flow is stored in the table's
     metadata. Raises `InputError` for an unknown recipe, survey, distance or column.
     """

@@ -202,7 +202,8 @@ def _pick(values: Any, rows: np.ndarray) -> Any:
 
 def names_of(elements: str | Sequence[str]) -> tuple[str, ...]:
     """Names in a sequence, or in one text between commas."""
-    return tuple(name.strip() for name in (elements.split(",") if isinstance(elements, str) else elements))
+    names = elements.split(",") if isinstance(elements, str) else elements
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def in_words(dropped: Sequence[tuple[str, int]]) -> str:

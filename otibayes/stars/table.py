@@ -35,6 +35,7 @@ __all__ = [
     "similar_names",
     "table_in_memory",
     "table_meta",
+    "table_of_frame",
     "write_table",
 ]
 
@@ -203,7 +204,7 @@ def _fits_parts(path: Path, plain: Path) -> list[Part]:
                 raise ValueError(f"truncated, {missing} bytes are missing; copy it again")
             if rows:
                 load = partial(_load_fits, plain, number)
-                parts.append(Part(path, "fits", list(hdu.columns.names), load, hdu.header.get(META_KEY)))
+                parts.append(Part(path, "fits", _fits_names(hdu.header), load, hdu.header.get(META_KEY)))
     if not tables:
         raise ValueError("no table in it")
     if not parts:
@@ -211,17 +212,31 @@ def _fits_parts(path: Path, plain: Path) -> list[Part]:
     return parts
 
 
+def _fits_names(header: Any) -> list[str]:
+    return [str(header.get(f"TTYPE{i + 1}", "")).strip() for i in range(header["TFIELDS"])]
+
+
+def _named_apart(hdu: Any) -> Any:
+    """The same table, where columns without a name, or with that of another, do not stop astropy."""
+    names = _fits_names(hdu.header)
+    for i, name in enumerate(names):
+        if not name or name in names[:i]:
+            hdu.header[f"TTYPE{i + 1}"] = f"{name}_{i + 1}"
+    return hdu
+
+
 def _load_fits(plain: Path, number: int, names: Sequence[str]) -> dict[str, _Raw]:
     """Columns of one table, read in parts, so that memory holds no more than the columns."""
     with fits.open(plain) as hdus:
-        rows, step = hdus[number].header["NAXIS2"], max(1, _BYTES_AT_ONCE // hdus[number].header["NAXIS1"])
-        described = {name: hdus[number].columns[name] for name in names}
+        hdu = _named_apart(hdus[number])
+        rows, step = hdu.header["NAXIS2"], max(1, _BYTES_AT_ONCE // hdu.header["NAXIS1"])
+        described = {name: hdu.columns[name] for name in names}
         null, unit = ({name: getattr(c, what) for name, c in described.items()} for what in ("null", "unit"))
     blocks: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
     for start in range(0, rows, step):
         # Opened anew, because the pages of a memory map count as memory until it is closed.
         with fits.open(plain, memmap=True) as hdus:
-            data = hdus[number].data[start : start + step]
+            data = _named_apart(hdus[number]).data[start : start + step]
             for name in names:
                 blocks[name].append(_fits_values(data, name, null[name]))
     whole = {name: [np.concatenate(arrays) for arrays in zip(*blocks[name], strict=True)] for name in names}
@@ -269,6 +284,8 @@ def _text_part(path: Path, text: str) -> Part:
         header, rest = comments[-1], body  # the names stand behind a "#"
     fields = next(csv.reader([header], delimiter=separator), []) if separator else header.split()
     names = [name.strip() for name in fields]
+    if separator and '"' not in rest and any(line.count(separator) > len(names) for line in io.StringIO(rest)):
+        raise ValueError("a line has more fields than the first, which names them")
     columns = {column["name"]: column for column in described.get("datatype", [])}
 
     def load(wanted: Sequence[str]) -> dict[str, _Raw]:
@@ -323,7 +340,16 @@ def table_in_memory(table: Table, path: Path, format: str) -> Part:
     """An astropy table as a part of the file that it came from, or that messages name."""
 
     def load(names: Sequence[str]) -> dict[str, _Raw]:
-        masked = {name: np.ma.asarray(table[name]) for name in names}
-        return {n: (np.ma.getdata(c), np.ma.getmaskarray(c), table[n].unit) for n, c in masked.items()}
+        raw = {}
+        for name in names:
+            c = getattr(table[name], "unmasked", table[name])
+            values = np.ma.getdata(c) if isinstance(c, np.ndarray) else [str(value) for value in c]  # e.g. times
+            raw[name] = (values, getattr(table[name], "mask", False), getattr(c, "unit", None))
+        return raw
 
     return Part(path, format, list(table.colnames), load, table.meta.get(META_KEY))
+
+
+def table_of_frame(frame: Any) -> Table:
+    """The astropy table of a pandas data frame, missing values masked; objects become text."""
+    return Table({str(name): _column(*_pandas_values(frame[name])) for name in frame.columns})
