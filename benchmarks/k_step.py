@@ -103,7 +103,8 @@ def main() -> None:
     directions = np.linalg.svd(jacobian)[2]
     reference = (ways["plain Nelder-Mead"] @ directions.T).std(0, ddof=1)
     print(
-        f"{options.stars} stars, {options.element}, {options.resamples} resamples; surface rms {surfaces.report.rms[0]:.2f} sd"
+        f"{options.stars} stars, {options.element}, {options.resamples} resamples;"
+        f" plain less surface coefficients at random optima: rms {surfaces.report.rms[0]:.2f} sd"
     )
     print(f"{'sd relative to plain Nelder-Mead':34s}{'three directions':>24s}{'valley':>9s}{'CPU s':>9s}")
     for name, replicates in ways.items():

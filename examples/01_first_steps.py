@@ -72,17 +72,31 @@ list(post.children)
 
 # %%
 table = oti.compare(fit, post)
-table[["unit", "classical_mean", "classical_sd", "posterior_mean", "posterior_sd", "low_95", "high_95", "truth"]]
+table[
+    [
+        "unit",
+        "eq8_mean",
+        "eq8_sd",
+        "chi2_mean",
+        "chi2_sd",
+        "posterior_mean",
+        "posterior_sd",
+        "low_95",
+        "high_95",
+        "truth",
+    ]
+]
 
 # %% [markdown]
-# - `classical_mean`, `classical_sd`: equation 8, all elements joined. It sets three numbers to zero with four
+# - `eq8_mean`, `eq8_sd`: equation 8, all elements joined. It sets three numbers to zero with four
 #   parameters, so it has a valley in (m_disk, h_z). Its errors hold across that valley only. The column
 #   `note` says so where it matters.
+# - `chi2_mean`, `chi2_sd`: chi^2 of coefficients in bins of J_z, all elements joined. It has no such valley.
 # - `posterior_mean`, `posterior_sd`: mean and standard deviation of the posterior's draws.
 # - `low_95`, `high_95`: 95% of the posterior lies between them.
 # - The first four rows are the parameters; the others follow from them.
 #
-# The same in one figure: draws and contours of the posterior, ellipses of the classical fit, a star at the
+# The same in one figure: draws and contours of the posterior, ellipses of equation 8, squares of chi^2, a star at the
 # truth.
 
 # %%
