@@ -3,8 +3,8 @@
     python benchmarks/demo_seeds.py [--seeds 20] [--folder demo-seeds] [--stars 4000] [--jobs 2]
 
 Each seed is a catalogue of its own, made like the embedded one (same truth, same elements), and gives both paths.
-One JSON file a seed is kept in the folder, so that an interrupted run goes on where it stopped. The classical interval
-is mean +- 1.96 sd of the joint constraint.
+One JSON file a seed is kept in the folder, so that an interrupted run goes on where it stopped. The interval of
+equation 8 is mean +- 1.96 sd of the joint constraint, across its valley only.
 """
 
 import argparse
