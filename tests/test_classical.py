@@ -309,7 +309,7 @@ def test_chi2_is_unbiased_and_its_errors_and_value_are_right():
         noise = 0.3 * counts @ labels / 100
         region = Region(points.mean(0), np.diag(1 / unit), 3.0, -1e9 * np.ones(4), 1e9 * np.ones(4))
         linear = noise + ((points - truth) / unit @ SLOPES.T)[:, None]
-        surface = Surface(region, fit_surface(region, 1, points, linear), None, None, 1, 120)
+        surface = Surface(region, fit_surface(region, 1, points, linear), 1)
         found = fit_element(surface, START[None], TABLE)
         minima = found.minima
         pulls.append((minima[0].theta - truth) / np.sqrt(np.diag(minima[0].covariance)))

@@ -10,9 +10,8 @@ import numpy as np
 
 from .progress import progress
 
-__all__ = ["ALONE", "BLOCK", "cores", "in_blocks", "padded", "threaded"]
+__all__ = ["BLOCK", "cores", "in_blocks", "threaded"]
 
-ALONE = {"xla_cpu_multi_thread_eigen": False}  # to compile for blocks that threads of their own work on
 BLOCK = 2048  # stars a block: a block's intermediate arrays stay in the cache
 
 
@@ -30,12 +29,6 @@ def threaded(description: str, unit: str) -> Callable[[Callable[[Any], Any], Ite
             return list(progress(pool.map(function, points), description, unit, len(points)))
 
     return parallel
-
-
-def padded(rows: np.ndarray) -> np.ndarray:
-    """With copies of the last row, to a number that other blocks have too: every number would be compiled anew."""
-    more = max(8, 1 << (len(rows) - 1).bit_length()) - len(rows)
-    return np.pad(rows, ((0, more), *[(0, 0)] * (rows.ndim - 1)), "edge")
 
 
 def in_blocks(function: Callable[..., Any], *columns: Any, threads: int = 1) -> Any:

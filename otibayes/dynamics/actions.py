@@ -1,6 +1,6 @@
 """Actions, angles and frequencies of many stars, by any of the methods: the one door to the action layer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -170,7 +170,7 @@ def action_angle(
 class SampleActions:
     """`action_angle` of the stars of one sample, (w, theta) to `ActionAngle`: its method, focal lengths and mass model.
 
-    `delta` (N,) [kpc]. `of(chosen)` is the same for some of the stars. Raises `InputError` where one is not solved.
+    `delta` (N,) [kpc]. Raises `InputError` where one is not solved.
     """
 
     delta: np.ndarray
@@ -185,9 +185,6 @@ class SampleActions:
                 f"method {self.method!r} does not solve {bad} stars at {where}; leave them out or use 'staeckel'"
             )
         return found
-
-    def of(self, chosen: Any) -> "SampleActions":
-        return replace(self, delta=self.delta[chosen])
 
 
 def _with_status(values: np.ndarray, w: PhaseSpace, theta: Any, model: MassModel) -> ActionAngle:
