@@ -6,7 +6,7 @@ STAMP := .venv/.up-to-date
 # externally managed Pythons alike.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 
-.PHONY: help env demo demo-seeds classical-recovery objectives-recovery posterior-recovery test test-slow lint format \ calibrate stress
+.PHONY: help env demo demo-seeds classical-recovery objectives-recovery posterior-recovery test test-slow lint format calibrate stress \
   docs notebooks lock clean
 .DELETE_ON_ERROR:
 
