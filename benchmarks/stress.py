@@ -164,9 +164,10 @@ def posterior(stars: oti.Stars, seed: int, model: str = "joint_abundances") -> d
 
 def chi2(stars: oti.Stars, seed: int) -> dict:
     tree = oti.fit_classical(stars, ELEMENTS, bootstraps=64, seed=seed)
-    joint = oti.joint_answers(tree)["chi^2"]
+    joint = tree["joint"].dataset.sel(combination="chi2")
     p_value = float(tree["chi2"].dataset.p_value.min())
-    return {"mean": joint.mean.tolist(), "sd": np.sqrt(np.diag(joint.covariance)).tolist(), "p_value": p_value}
+    sd = np.sqrt(np.diag(joint.covariance.values))
+    return {"mean": joint["mean"].values.tolist(), "sd": sd.tolist(), "p_value": p_value}
 
 
 def case(stress: str, way: str, number: int, seed: int, folder: Path) -> None:

@@ -13,9 +13,9 @@ For star n with actions J_n(theta) and abundances X_n (E elements, standardised 
     s_e ~ LogNormal(log 0.9, 0.3)  most of that scatter is not explained by the actions
     C   ~ LKJ(2)
 
-beta is integrated out with a prior that is flat in the metric of the stars, the process with its own. The model is
-conditional on where stars lie, so that no selection in phase space matters. Without the polynomial trend w the
-stationary process would pull theta (docs/generative.md).
+beta is integrated out with a wide prior, 30 residual scatters per unit, and the process with its own. The model is
+conditional on where stars lie, so that no selection in phase space matters. J_n(theta) stands for labels of orbits that
+theta, averaged over the stars, leaves alone (`otibayes.generative.relabelling`).
 """
 
 from typing import Any
