@@ -85,7 +85,7 @@ def main() -> None:
 
     Start with `otibayes demo`. With a catalogue of your own: `classical` and `sample`, then `compare`.
 
-    Star tables (FITS, ECSV, CSV, Parquet, VOTable) have ra dec [deg], parallax [mas] or distance [kpc], pmra pmdec
+    Star tables (FITS, ECSV, CSV, Parquet) have ra dec [deg], parallax [mas] or distance [kpc], pmra pmdec
     [mas/yr], radial_velocity [km/s], and abundances such as FE_H, MG_FE with FE_H_ERR, MG_FE_ERR [dex]; other names are
     mapped with --column NAME=THEIRS.
     """

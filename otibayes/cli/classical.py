@@ -28,7 +28,7 @@ from .options import (
 __all__ = ["classical"]
 
 
-@click.command()
+@click.command(short_help="The classical fit: equation 8 and chi^2, with bootstraps.")
 @star_options
 @elements_option
 @click.option("--exclude", metavar="A,B", help="Elements to leave out.")

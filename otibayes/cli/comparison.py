@@ -116,7 +116,7 @@ def make_comparison(classical_file: Path, posterior_file: Path, output: Path) ->
     write_comparison(load(classical_file, "classical"), load(posterior_file, "posterior"), output, [command])
 
 
-@click.command()
+@click.command(short_help="The paper's figures, of a star table or of a classical result.")
 @star_options
 @_folder
 @elements_option
@@ -212,7 +212,7 @@ def _of_result(path: Path, exclude: list[str], output: Path, suffix: str) -> Non
     click.echo("\n" + table_1_text(table))
 
 
-@click.command()
+@click.command(short_help="The paper's Table 1: joint constraints of a classical result.")
 @click.argument("classical_file", type=click.Path(path_type=Path), metavar="CLASSICAL.nc")
 @_exclude
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write it: .csv.")
