@@ -203,9 +203,9 @@ def test_a_model_that_returns_no_field_is_refused(data):
 
     theta = lambda data: sample_parameters(data.model)  # noqa: E731
     field = GaussianField(jnp.full(3, 3.0), jnp.full(2, 0.5), jnp.eye(2))
-    refused(theta, "must return theta and a GaussianField; it returned Parameters")
-    refused(lambda data: None, "it returned NoneType")
-    refused(lambda data: (None, field), "does not sample m_disk; call sample_parameters")
+    refused(theta, "returned Parameters; it must return theta and a GaussianField")
+    refused(lambda data: None, "does not sample m_disk, h_z, z_sun, vz_sun")
+    refused(lambda data: (None, field), "does not sample m_disk.*sample_parameters")
     one = replace(field, amplitude=jnp.asarray(0.5))
     refused(lambda data: (theta(data), one), r"amplitude has shape \(\); \(2,\) is needed for 2 elements")
     periodic = replace(field, kernel="periodic")

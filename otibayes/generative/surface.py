@@ -159,7 +159,7 @@ class StarPotential:
 
 def packed(found: list[Statistic], thetas: list[np.ndarray]) -> list[Statistic]:
     """With the lower triangle of the factor only: a surface is read as fast as memory gives it."""
-    finite = [all(np.isfinite(leaf).all() for leaf in one) for one in found]
+    finite = [all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one)) for one in found]
     bad = [theta for theta, fine in zip(thetas, finite, strict=True) if not fine]
     if bad:
         raise InputError(
