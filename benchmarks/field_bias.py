@@ -23,11 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 from astropy.table import Table
-from catalogues import made, truth_of
+from catalogues import FIELDS, field_of, made, truth_of
 from otibayes.models import joint_abundances
 
 import otibayes as oti
-from otibayes.base.constants import R0, V_CIRC
 from otibayes.base.parallel import threaded
 from otibayes.base.surface import Evaluations, evaluate, reader
 from otibayes.dynamics import MILKY_WAY
@@ -40,16 +39,9 @@ from otibayes.generative.statistic import Statistic, condensed
 from otibayes.generative.sums import moments_at
 from otibayes.generative.surface import region_about
 from otibayes.generative.unconstrained import Unconstrained, to_unbounded
-from otibayes.stars.labels import LABELS, mean_labels
+from otibayes.stars.labels import LABELS
 from otibayes.stars.preparation import prepare_stars
 
-# of z_max and of r_apo - r_peri [kpc], from 0 to about 1 over the disk
-FIELDS = {
-    "saturating": None,
-    "exponential": (lambda z: 1 - np.exp(-(z**2) / 1.28), lambda e: 1 - np.exp(-(e**2) / 18)),
-    "logarithmic": (lambda z: 0.35 * np.log1p(z**2 / 0.09), lambda e: 0.35 * np.log1p(e**2 / 2)),
-    "root": (lambda z: 0.4 * (np.sqrt(1 + z**2 / 0.25) - 1), lambda e: 0.3 * (np.sqrt(1 + e**2 / 4) - 1)),
-}
 STUDY = 2022  # the catalogues of posterior_recovery.py
 SDS, TIE = np.array([0.055, 0.033, 2.6, 0.14]), 0.9  # of the posterior of 20,000 stars, and corr(m_disk, h_z)
 SCALE = np.diag(SDS**2)
@@ -57,7 +49,6 @@ SCALE[0, 1] = SCALE[1, 0] = TIE * SDS[0] * SDS[1]
 root = np.linalg.cholesky(SCALE)
 CLOSELY = {"initial_simplex": np.eye(5, 4), "xatol": 1e-3, "fatol": 1e-4, "maxiter": 4000}
 REACH = 5.0  # of these sigmas
-TORUS = ("L_z", "z_max", "r_apo", "r_peri")
 
 
 def each(data: Any, field: GaussianField, found: Statistic) -> Any:
@@ -79,17 +70,6 @@ class Found(NamedTuple):
     scatter: np.ndarray
     ratio: np.ndarray
     sds: np.ndarray
-
-
-def field_of(table: Table, shape: str) -> np.ndarray:
-    """Mean abundances (N, E) [dex] on the stars' tori."""
-    torus = {name: np.asarray(table[name]) for name in TORUS}
-    if FIELDS[shape] is None:
-        return mean_labels(torus, list(LABELS.values()))
-    of_z, of_e = FIELDS[shape]
-    L_z, eccentric = torus["L_z"] / V_CIRC - R0, torus["r_apo"] - torus["r_peri"]
-    terms = np.stack([np.ones_like(L_z), L_z + 0.05 * L_z**2, of_z(torus["z_max"]), of_e(eccentric)])
-    return terms.T @ np.array([label[:4] for label in LABELS.values()]).T
 
 
 def linear_terms(x: Any) -> Any:

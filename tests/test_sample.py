@@ -204,6 +204,7 @@ def test_a_model_that_returns_no_field_is_refused(data):
     theta = lambda data: sample_parameters(data.model)  # noqa: E731
     field = GaussianField(jnp.full(3, 3.0), jnp.full(2, 0.5), jnp.eye(2))
     refused(theta, "returned Parameters; it must return theta and a GaussianField")
+    refused(lambda data: theta(data) and None, "returned NoneType; it must return theta and a GaussianField")
     refused(lambda data: None, "does not sample m_disk, h_z, z_sun, vz_sun")
     refused(lambda data: (None, field), "does not sample m_disk.*sample_parameters")
     one = replace(field, amplitude=jnp.asarray(0.5))

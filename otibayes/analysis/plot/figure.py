@@ -24,7 +24,6 @@ __all__ = [
     "ellipses",
     "in_dex",
     "new_figure",
-    "thousandths",
 ]
 
 # Okabe & Ito (2008): told apart by all common kinds of colour vision; also by dashes, for print
@@ -61,11 +60,6 @@ def bracketed(element: str) -> str:
 def in_dex(element: str) -> str:
     """An axis label of an element with its unit; the unit of any other label is not known."""
     return f"{bracketed(element)} [dex]" if is_element(element) else bracketed(element)
-
-
-def thousandths(element: str) -> str:
-    """The unit of a thousandth of a label."""
-    return "[mdex]" if is_element(element) else "[$10^{-3}$]"
 
 
 def axis_label(variable: xr.DataArray) -> str:
