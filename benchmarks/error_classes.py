@@ -90,7 +90,7 @@ def main():
     flat_model = Unconstrained.of(joint_abundances, common)
     prior, rng = flat_model.prior(), np.random.default_rng(0)
     fiducial = np.array(MILKY_WAY.Parameters())[None]
-    common = Run(flat_model).resolving(common, prior.draws(rng, 200), fiducial, None, "prior")
+    common = Run(flat_model).resolving(common, prior.mean, prior.draws(rng, 200), fiducial, None, "prior")
     plain = StarPotential(flat_model, common)
     draws = laplace(plain, prior).draws(rng, options.draws)
 

@@ -102,7 +102,7 @@ def of_noises(data: Any, field: np.ndarray, covariance: np.ndarray, noises: int,
         return flat_model.potential(lambda _, field: jnp.mean(each(data, field, found)))(flat)
 
     for step in range(3):  # the first bases are for what the prior says of length scales
-        data = Run(flat_model).resolving(data, np.tile(flat, (8, 1)), np.array(truth)[None], None, f"step-{step}")
+        data = Run(flat_model).resolving(data, flat, np.tile(flat, (8, 1)), np.array(truth)[None], None, f"step-{step}")
         many = noisy(data, field, covariance, noises)
         found = averaged(data, many, np.array(truth))
         slope = jax.jit(jax.value_and_grad(partial(potential, data=data, found=found)))

@@ -69,7 +69,7 @@ def gradients(number, basis_size):
     flat_model = Unconstrained.of(joint_abundances, data)
     prior, rng = flat_model.prior(), np.random.default_rng(0)
     theta = np.array(MILKY_WAY.Parameters())
-    data = Run(flat_model).resolving(data, prior.draws(rng, 200), theta[None], basis_size, "prior")
+    data = Run(flat_model).resolving(data, prior.mean, prior.draws(rng, 200), theta[None], basis_size, "prior")
     plain = StarPotential(flat_model, data)
     size = (len(data.basis.degrees), data.basis.size)
 

@@ -7,6 +7,7 @@ give another folder. Outputs hold no times and no versions, so that the same res
 """
 
 import argparse
+import os
 import subprocess
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def executed(script: Path) -> nbformat.NotebookNode:
     """The notebook of a script, run in this folder; an error in a cell is raised."""
     notebook = jupytext.read(script)
     client = NotebookClient(notebook, timeout=LIMIT, resources={"metadata": {"path": str(HERE)}})
-    client.execute(stderr=subprocess.DEVNULL)  # of the kernel itself; what a cell says is an output
+    inline = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    client.execute(stderr=subprocess.DEVNULL, env=inline)  # of the kernel itself; what a cell says is an output
     for number, cell in enumerate(notebook.cells, 1):
         cell["id"] = f"cell-{number:02d}"
         cell.metadata.pop("execution", None)  # times

@@ -332,7 +332,11 @@ def test_from_stars_to_comparison(work):
     columns = ["eq8_mean", "eq8_sd", "posterior_mean", "posterior_sd", "low_95", "high_95"]
     assert {*columns, "difference_sigma", "r_hat", "ess_bulk", "truth"} <= set(found.columns)
     assert np.isfinite(found[columns[2:]].to_numpy()).all() and found.truth["m_disk"] == 1.1
-    assert sorted(p.name for p in (work / "new" / "folder").iterdir()) == ["comparison.csv", "comparison.png"]
+    assert sorted(p.name for p in (work / "new" / "folder").iterdir()) == [
+        "comparison.csv",
+        "comparison.png",
+        "report.html",
+    ]
 
 
 def test_compare_wants_each_in_its_place(work, out):

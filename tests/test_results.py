@@ -137,7 +137,8 @@ def test_predictions_are_of_the_stars(posterior, stars):
 
 def test_timings_tell_the_stages(posterior):
     timings = posterior["timings"].dataset
-    assert timings.stage.values.tolist() == ["preparation", "basis", "maximum, all stars", "NUTS", "predictions"]
+    stages = timings.stage.values.tolist()
+    assert stages[:3] == ["preparation", "basis", "maximum, 120 stars, 1"] and stages[-2:] == ["NUTS", "predictions"]
     assert (timings.seconds > 0).all()
 
 

@@ -30,7 +30,7 @@ from otibayes.generative.posterior import convergence
 from otibayes.generative.statistic import Statistic
 from otibayes.generative.sums import all_inputs
 from otibayes.generative.surface import SurfaceReport, light, packed, pareto_k, region_about, shift
-from otibayes.generative.unconstrained import Unconstrained, from_unbounded, to_unbounded
+from otibayes.generative.unconstrained import Gaussian, Unconstrained, from_unbounded, to_unbounded
 from otibayes.stars.preparation import prepare_stars
 
 NAMES = [p.name for p in TABLE]
@@ -106,7 +106,7 @@ def expansion(data, peak):
     """A basis and a surface that are good enough at Gaussian draws about the maximum, and these draws."""
     run, gaussian = peak
     rng, made = np.random.default_rng(0), Expansion(run, data)
-    made.on_basis(gaussian.draws(rng, 200, 1.5), None, "maximum")
+    made.on_basis(gaussian.mean, gaussian.draws(rng, 200, 1.5), None, "maximum")
     draws = gaussian.draws(rng, 300)
     made.suit(draws, "test")
     return made, draws
@@ -163,7 +163,8 @@ def test_a_posterior_by_nuts(data, peak, monkeypatch):
     mode = to_unbounded(MILKY_WAY.Parameters(*(found.mode[name] for name in NAMES)), MILKY_WAY)
     places = run.unconstrained.places
     sd = np.sqrt(np.diag(gaussian.covariance))[places]
-    assert np.abs((mode - gaussian.mean[places]) / sd).max() < 0.15
+    # each maximum is at most 0.3 sigma from that whose labels it has, which moves it by a third of that at most
+    assert np.abs((mode - gaussian.mean[places]) / sd).max() < 0.2
 
 
 @pytest.mark.slow
@@ -259,27 +260,39 @@ def test_draws_that_are_all_the_same_have_a_region_and_a_metric_but_no_shift():
 class Gaussians:
     """In place of NUTS: Gaussian draws in the metric of the chains, moved by `move`; keeps the lengths of its runs."""
 
-    def __init__(self, move=lambda draws, number: draws):
+    def __init__(self, move=lambda draws, plain, surface: draws):
         self.lengths, self.move = [], move
 
     def __call__(self, potential, context, chains, name, store):
         rng = np.random.default_rng(chains.seed)
-        draws = rng.multivariate_normal(chains.starts.mean(0), 0.25 * chains.covariance, (4, chains.draws))
-        draws = self.move(draws, len(self.lengths))
+        draws = rng.multivariate_normal(chains.starts.mean(0), chains.covariance, (4, chains.draws))
+        draws = self.move(draws, potential.__self__, context)
         self.lengths.append(chains.draws)
         lp = -potential.__self__.potentials_on(context, draws.reshape(-1, draws.shape[-1])).reshape(draws.shape[:2])
         return draws, {"lp": lp, "diverging": np.zeros(draws.shape[:2], bool)}
 
 
+@pytest.fixture(scope="module")
+def narrow(data, peak):
+    """A Gaussian half as wide as that about the maximum, for which a small basis and a plain surface suffice."""
+    run, gaussian = peak
+    half = Gaussian(gaussian.mean, 0.25 * gaussian.covariance)
+    rng, made = np.random.default_rng(0), Expansion(run, data)
+    made.on_basis(half.mean, half.draws(rng, 200), None, "narrow")
+    guide = half.draws(rng, 300)
+    made.suit(guide, "narrow")
+    return made, guide, half
+
+
 @pytest.fixture
-def sampled(peak, expansion, monkeypatch):
+def sampled(narrow, monkeypatch):
     """What becomes of runs of so many draws on the surface after a pilot."""
 
     def run(nuts, draws):
         monkeypatch.setattr(sampling, "sample_nuts", nuts)
-        (made, guide), (of_all, gaussian) = expansion, peak
-        settings = of_all._replace(settings=SampleSettings(draws=draws))
-        return sampling._on_surface(settings, replace(made), guide, gaussian)
+        made, guide, half = narrow
+        settings = made.run._replace(settings=SampleSettings(draws=draws))
+        return sampling._on_surface(settings, replace(made), guide, half)
 
     return run
 
@@ -291,10 +304,14 @@ def test_a_run_that_is_good_ends_at_once(sampled):
 
 
 def test_chains_that_disagree_go_on_by_themselves_but_not_for_ever(sampled):
-    def apart(draws, number, runs):
-        return draws + draws.std() * (number < runs) * np.arange(4)[:, None, None]
+    def apart(runs):
+        def move(draws, plain, surface):
+            return draws + 0.5 * draws.std((0, 1)) * (len(nuts.lengths) < runs) * np.arange(4)[:, None, None]
 
-    once, always, short = (Gaussians(partial(apart, runs=runs)) for runs in (1, 9, 9))
+        nuts = Gaussians(move)
+        return nuts
+
+    once, always, short = apart(1), apart(9), apart(9)
     assert sampled(once, 250).convergence["max_r_hat"] < 1.01 and once.lengths == [250, 500]
     assert sampled(always, 250).convergence["converged"] == 0 and always.lengths == [250, 500, 1000]
     sampled(short, 50)
@@ -302,8 +319,10 @@ def test_chains_that_disagree_go_on_by_themselves_but_not_for_ever(sampled):
 
 
 def test_draws_that_leave_the_surface_are_kept_where_a_wider_one_agrees(sampled):
-    def stray(draws, number):
-        draws[0, 0] += 12 * (draws[0, 0] - draws.mean((0, 1)))
+    def stray(draws, plain, surface):
+        region = surface.region
+        beyond = region.centre + 1.05 * region.size * np.linalg.inv(region.whitening)[:, -1]  # in vz_sun
+        draws[0, 0] = plain.with_theta(draws[0, 0], beyond)
         return draws
 
     nuts = Gaussians(stray)
@@ -313,7 +332,7 @@ def test_draws_that_leave_the_surface_are_kept_where_a_wider_one_agrees(sampled)
 
 def test_chains_that_stand_still_are_refused(sampled):
     with pytest.raises(InputError, match=r"cannot be trusted after 3 runs.*nan.*chains that stood still.*--no-surface"):
-        sampled(Gaussians(lambda draws, number: 0 * draws + draws[:1, :1]), 250)
+        sampled(Gaussians(lambda draws, plain, surface: 0 * draws + draws[:1, :1]), 250)
 
 
 def test_a_basis_that_does_not_resolve_the_field_is_made_anew(sampled, monkeypatch):

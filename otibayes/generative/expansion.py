@@ -39,15 +39,16 @@ class Run(NamedTuple):
     passes: Store = Store(threads=cores())
     stage: Stages = Stages()
 
-    def resolving(self, data: Data, draws: np.ndarray, thetas: Any, size: int | None, name: str) -> Data:
-        """With inputs that keep the labels of the mean of `draws` (S, P), and bases of `size` cosines (None: as many as
-        it takes) for the fields of the draws, by passes at `thetas` (T, d).
+    def resolving(
+        self, data: Data, reference: np.ndarray, draws: np.ndarray, thetas: Any, size: int | None, name: str
+    ) -> Data:
+        """With inputs that keep the labels of the theta of a flat vector `reference` (P,), and bases of `size` cosines
+        (None: as many as it takes) for the fields of `draws` (S, P), by passes at `thetas` (T, d).
 
         Kept in the store under a name: another number of cores could turn a basis' vectors about.
         """
         fields = self.unconstrained.fields(draws)
-        reference = np.asarray(self.unconstrained.theta(draws.mean(0)))
-        data = data.relabelled(reference).on_box(fields, size)
+        data = data.relabelled(np.asarray(self.unconstrained.theta(reference))).on_box(fields, size)
 
         def bases() -> tuple[Basis, Basis]:
             resolved = data.resolving(fields, passes(self.passes, data, list(thetas)))
@@ -70,10 +71,10 @@ class Expansion:
     region: Any = None
     surface: Any = None
 
-    def on_basis(self, draws: np.ndarray, size: int | None, name: str) -> None:
-        """A basis for these draws (S, P), and nothing known on it."""
+    def on_basis(self, reference: np.ndarray, draws: np.ndarray, size: int | None, name: str) -> None:
+        """As `Run.resolving`, and nothing known on it."""
         thetas = np.asarray(jax.jit(jax.vmap(self.run.unconstrained.theta))(draws[:BASIS_THETAS]))
-        self.data = self.run.resolving(self.data, draws, thetas, size, name)
+        self.data = self.run.resolving(self.data, reference, draws, thetas, size, name)
         self.plain = StarPotential(self.run.unconstrained, self.data, self.run.passes)
         self.known, self.surface = self.plain.evaluations(), None
 
@@ -119,7 +120,7 @@ class Expansion:
         rng = np.random.default_rng([self.run.seed, 0x666577])
         chosen = rng.choice(guide, min(BASIS_DRAWS, len(guide)), replace=False)
         centre = guide.mean(0)
-        self.on_basis(centre + WIDER * (chosen - centre), 2 * len(self.data.basis.degrees), name)
+        self.on_basis(centre, centre + WIDER * (chosen - centre), 2 * len(self.data.basis.degrees), name)
 
     def holds(self, draws: np.ndarray, lp: np.ndarray) -> bool:
         """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""

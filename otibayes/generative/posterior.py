@@ -24,12 +24,14 @@ from .settings import SampleSettings
 from .statistic import Statistic, condensed
 from .sums import all_inputs, all_moments
 from .surface import StarPotential, SurfaceReport, given, report
-from .unconstrained import Gaussian, Traced, Unconstrained, laplace
+from .unconstrained import Gaussian, Unconstrained, laplace
 
 __all__ = ["Posterior", "convergence", "sample_posterior"]
 
 _FEW = 4000  # stars by which the maximum is first found, ...
 _FEW_COSINES = 256  # ... with so many cosines
+_ROUNDS = 5  # at the maximum, until it moves by less than ...
+_SETTLED = 0.3  # ... so many sigma in theta: the labels of orbits are of the maximum before
 _ATTEMPTS = 3  # at sampling
 _PILOT = 100  # draws of each chain
 _GUIDE = 1000  # draws of the Gaussian about the maximum, in place of those of a run
@@ -71,14 +73,19 @@ def sample_posterior(
     """
     run = Run(Unconstrained.of(model, data), settings, seed, store, passes, stage or Stages())
     rng = np.random.default_rng([seed, 0x6472617773])
+    if not settings.surface and settings.likelihood == "dense":
+        _check_dense(data)
+    peak = _maximum(run, data, rng)
+    expansion = Expansion(run, data)
+    expansion.on_basis(peak.mean, peak.draws(rng, BASIS_DRAWS, WIDER), settings.basis_size, "maximum")
+    guide = peak.draws(rng, _GUIDE)
     if settings.surface:
-        peak = _maximum(run, data, rng)
-        expansion, guide = _pilot(run, data, peak, rng)
-        sampled = _on_surface(run, expansion, guide, peak)
-        data, statistic = expansion.data, expansion.statistic
+        sampled = _on_surface(run, expansion, _pilot(run, expansion, guide, peak), peak)
+        statistic = expansion.statistic
     else:
-        data, peak, sampled = _from_stars(run, data, rng)
-        statistic = StarPotential(run.unconstrained, data).statistic
+        sampled = _from_stars(run, expansion.data, guide, peak)
+        statistic = expansion.plain.statistic
+    data = expansion.data
     constrain = run.unconstrained.constrain
     sites, mode = jax.tree.map(np.asarray, (jax.jit(_each(constrain))(sampled.flat), jax.jit(constrain)(peak.mean)))
     return Posterior(sites, mode, *sampled[1:], data, run.unconstrained, statistic)
@@ -93,18 +100,23 @@ def _each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _maximum(run: Run, data: Data, rng: np.random.Generator) -> Gaussian:
-    """The Gaussian about the maximum of all stars, found from that of few."""
+    """The Gaussian about the maximum of all stars: found from that of few, and again until orbits' labels are those of
+    the maximum itself."""
     peak = run.unconstrained.prior()
     draws: np.ndarray = peak.draws(rng, BASIS_DRAWS)
     size: int | None = run.settings.basis_size or _FEW_COSINES
     thetas = rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
-    few = data.some(_FEW, run.seed)
-    for stars in (few,) if len(few) == len(data) else (few, data):
-        name = f"{len(stars)} stars"
-        plain = StarPotential(run.unconstrained, run.resolving(stars, draws, thetas, size, name), run.passes)
-        peak = _laplace(run, plain, peak, name)
-        draws, size = peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size
-        thetas = plain.theta(draws[:BASIS_THETAS])
+    stars, places = data.some(_FEW, run.seed), run.unconstrained.places
+    for number in range(1, _ROUNDS + 1):
+        name = f"{len(stars)} stars, {number}"
+        resolving = run.resolving(stars, peak.mean, draws, thetas, size, name)
+        found = _laplace(run, StarPotential(run.unconstrained, resolving, run.passes), peak, name)
+        moved = np.abs(found.mean - peak.mean) / np.sqrt(np.diag(found.covariance))
+        peak, settled = found, len(stars) == len(data) and moved[places].max() < _SETTLED
+        if settled:
+            break
+        draws, size, stars = peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size, data
+        thetas = np.asarray(jax.jit(jax.vmap(run.unconstrained.theta))(draws[:BASIS_THETAS]))
     return peak
 
 
@@ -115,11 +127,8 @@ def _laplace(run: Run, density: Any, start: Gaussian, name: str) -> Gaussian:
         return Gaussian(*run.store.keep(kept, partial(laplace, density, start), (0, 0)))
 
 
-def _pilot(run: Run, data: Data, peak: Gaussian, rng: np.random.Generator) -> tuple[Expansion, np.ndarray]:
-    """A surface about the maximum, and draws (S, P) of a short run on it."""
-    expansion = Expansion(run, data)
-    expansion.on_basis(peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size, "maximum")
-    guide = peak.draws(rng, _GUIDE)
+def _pilot(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) -> np.ndarray:
+    """Draws (S, P) of a short run on a first surface, which is good at those of the Gaussian about the maximum."""
     with run.stage("surface"):
         expansion.place(expansion.plain.theta(guide))
     chains = _chains(run, guide, peak.covariance, _PILOT)
@@ -127,7 +136,7 @@ def _pilot(run: Run, data: Data, peak: Gaussian, rng: np.random.Generator) -> tu
         flat, _ = sample_nuts(expansion.plain.on_surface, expansion.surface, chains, "NUTS, pilot", run.store)
     if flat.shape[1] < _PILOT:
         raise KeyboardInterrupt
-    return expansion, flat.reshape(-1, flat.shape[-1])
+    return flat.reshape(-1, flat.shape[-1])
 
 
 # ---- runs, until one can be believed
@@ -187,20 +196,10 @@ def _on_surface(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussia
     return sampled
 
 
-def _from_stars(run: Run, data: Data, rng: np.random.Generator) -> tuple[Data, Gaussian, _Sampled]:
-    """Runs without a surface, each in the metric of the draws before it."""
-    prior, hilbert = run.unconstrained.prior(), run.settings.likelihood == "hilbert"
-    if not hilbert:
-        _check_dense(data)
-    peak, thetas = prior, rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
-    for name in ("prior", "maximum"):  # what each gives: a basis and labels of the orbits, and the next maximum
-        draws = peak.draws(rng, BASIS_DRAWS, 1.0 if name == "prior" else WIDER)
-        data = run.resolving(data, draws, thetas, run.settings.basis_size, name)
-        plain = StarPotential(run.unconstrained, data, run.passes)
-        potential = run.unconstrained.potential(_log_likelihood(data, hilbert))
-        peak = _laplace(run, plain if hilbert else Traced(potential), peak, f"all stars, {name}")
-        thetas = plain.theta(draws[:BASIS_THETAS])
-    guide, covariance, number = peak.draws(rng, _GUIDE), peak.covariance, run.settings.draws
+def _from_stars(run: Run, data: Data, guide: np.ndarray, peak: Gaussian) -> _Sampled:
+    """Runs without a surface, each in the metric of the draws before it; the first starts from `guide` (S, P)."""
+    potential = run.unconstrained.potential(_log_likelihood(data, run.settings.likelihood == "hilbert"))
+    covariance, number = peak.covariance, run.settings.draws
 
     def of_context(flat: Any, _: None) -> Any:
         return potential(flat)
@@ -211,7 +210,7 @@ def _from_stars(run: Run, data: Data, rng: np.random.Generator) -> tuple[Data, G
             break
         guide = sampled.flat.reshape(-1, guide.shape[1])
         covariance, number = _shrunk(guide, peak.covariance), 2 * number
-    return data, peak, sampled
+    return sampled
 
 
 def _log_likelihood(data: Data, hilbert: bool) -> Callable[[Any, GaussianField], Any]:

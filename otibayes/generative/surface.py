@@ -217,8 +217,9 @@ def pareto_k(log_weights: np.ndarray) -> float:
 def shift(theta: np.ndarray, change: np.ndarray) -> float:
     """How far the mean of a parameter moves at most, in its sigma and to first order, where ln L at draws theta (S, d)
     changes by `change` (S,); NaN where draws do not vary or a change is not finite."""
+    sd = np.where(np.ptp(theta, 0) > 0, theta.std(0), np.nan)  # rounding gives draws that are all the same a spread
     with np.errstate(all="ignore"):
-        moved = np.mean((theta - theta.mean(0)) * (change - change.mean())[:, None], 0) / theta.std(0)
+        moved = np.mean((theta - theta.mean(0)) * (change - change.mean())[:, None], 0) / sd
     return float(np.abs(moved).max())
 
 
