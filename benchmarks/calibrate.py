@@ -64,6 +64,7 @@ def posterior(stars: oti.Stars, seed: int) -> dict:
         "mean": draws.mean(0).tolist(),
         "covariance": np.cov(draws.T).tolist(),
         "rank": (draws < np.array(truth_of(seed))).mean(0).tolist(),
+        "pull": [float(tree["pull"][name]) for name in PARAMETERS],
         **{name: float(tree.attrs[name]) for name in ("max_r_hat", "min_ess_bulk", "divergences", "converged")},
     }
 

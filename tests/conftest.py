@@ -1,7 +1,17 @@
-"""Shared by all tests: strict JAX promotion, the same examples in every run, and the shared data, if anywhere."""
+"""Shared by all tests: strict JAX promotion, one cache of compiled programs, the same examples in every run, and the
+shared data, if anywhere."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # before JAX: for all workers, and for the commands that tests run
+    programs = tempfile.mkdtemp(prefix="otibayes-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, programs, ignore_errors=True)
 
 import jax
 import pytest
@@ -15,6 +25,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 settings.register_profile("same", derandomize=True, database=None, deadline=None)  # the first example compiles
 settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """A worker that kept the programs of all modules in memory would need many GiB."""
+    yield
+    jax.clear_caches()
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

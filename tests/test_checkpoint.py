@@ -90,7 +90,7 @@ def test_killed_on_the_surface(stars, tmp_path):
     output, folder = tmp_path / "killed.nc", tmp_path / "killed.nc.checkpoint"
     resume: list[str] = []
     for block in (
-        "basis-laplace.npz",
+        "basis-maximum.npz",
         "nuts-pilot-chain?-000020.npz",
         "nuts-chain?-000020.npz",
         "nuts-chain?-000090.npz",

@@ -138,7 +138,11 @@ def test_predictions_are_of_the_stars(posterior, stars):
 def test_timings_tell_the_stages(posterior):
     timings = posterior["timings"].dataset
     stages = timings.stage.values.tolist()
-    assert stages[:3] == ["preparation", "basis", "maximum, 120 stars, 1"] and stages[-2:] == ["NUTS", "predictions"]
+    assert stages[:3] == ["preparation", "basis", "maximum 1, 120 stars"] and stages[-3:] == [
+        "NUTS",
+        "pull",
+        "predictions",
+    ]
     assert (timings.seconds > 0).all()
 
 

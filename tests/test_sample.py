@@ -151,7 +151,7 @@ def test_a_posterior_by_nuts(data, peak, monkeypatch):
 
     The maximum is found by 100 stars, then by all, as a survey's is by 4,000 and then by all of a million.
     """
-    monkeypatch.setattr(sampling, "_FEW", 100)
+    monkeypatch.setattr(sampling, "FEW", 100)
     found = sample_posterior(data, joint_abundances, SampleSettings(warmup=50, draws=50), seed=3)
     assert found.complete and found.report.trusted and found.report.resolved
     assert found.draws["m_disk"].shape == (4, 50) and found.statistics["lp"].shape == (4, 50)

@@ -264,4 +264,4 @@ def test_the_real_allstar_columns(shared_data):
     pull = (1 / near["distance"] - near["parallax"]) / np.hypot(
         near["parallax_error"], near["distance_error"] / near["distance"] ** 2
     )
-    assert np.median(np.abs(pull)) < 1.5 and np.all(near["distance_error"] > 0)
+    assert np.median(np.abs(np.asarray(pull))) < 1.5 and np.all(near["distance_error"] > 0)

@@ -19,6 +19,7 @@ __all__ = ["check_pair", "chi2_rise", "compare", "describe", "summary"]
 
 _ILL = 0.3  # a component of the flat direction (a unit vector) from which a parameter is called ill-determined
 _UNSURE = 0.05  # share of fits that failed in one way, from which it is told
+_PULL = 0.5  # posterior sigma, from which the posterior's own pull is told
 _SHIFT = 0.3  # bootstrap sd: what other weights move, from which it is told
 
 
@@ -41,10 +42,11 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     `chi2_sd` (joint, generalised least squares), and for each element `chi2_ELEMENT` with the 68% profile interval
     `chi2_ELEMENT_low`, `chi2_ELEMENT_high`; NaN where there is none. `posterior_mean`, `posterior_sd`, `low_95`,
     `high_95` (2.5% and 97.5%). `difference_sigma`: joint chi^2 less posterior over the root of the summed variances;
-    both saw the same stars, so that it is no test of significance. `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN where
+    both saw the same stars, so that it is no test of significance. `pull`: how far the posterior is off on average, in
+    sigma, were its own answer the truth (docs/generative.md). `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN where
     unknown; `eq8_product_mean`, `eq8_product_sd`; `eq8_ELEMENT_mean`, `eq8_ELEMENT_sd` of the bootstraps; `note`, where
-    equation 8 is ill-determined. Joint derived quantities are to first order. `table.attrs["eq8"]` names the joint
-    constraint.
+    equation 8 is ill-determined or the posterior is pulled. Joint derived quantities are to first order.
+    `table.attrs["eq8"]` names the joint constraint.
 
     Raises `InputError` where an argument is not such a result, or the mass models differ.
     """
@@ -56,7 +58,7 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     truth = json.loads(posterior.attrs["truth"])
     parameters = posterior.attrs["parameters"].split(",")
     derived = [n for n in classical["posterior"].data_vars if n not in parameters and n in draws]
-    notes = _notes(classical, combination)
+    notes, pulls = _notes(classical, combination), _pulls(posterior)
     unknown = (np.nan, np.nan)
     rows = {}
     for name in [*parameters, *derived]:
@@ -68,12 +70,14 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
         row |= {"posterior_mean": values.mean(), "posterior_sd": values.std(ddof=1)}
         row["low_95"], row["high_95"] = np.quantile(values, [0.025, 0.975])
         row["difference_sigma"] = (mean - values.mean()) / np.hypot(sd, values.std(ddof=1))
+        row["pull"] = pulls.get(name, np.nan)
         row |= _diagnostics(draws[name])
         row["truth"] = truth.get(name, np.nan)
         row["eq8_product_mean"], row["eq8_product_sd"] = joint.get("product", {}).get(name, unknown)
         for element, one in classical["posterior"].dataset[name].groupby("element"):
             row[f"eq8_{element}_mean"], row[f"eq8_{element}_sd"] = float(one.mean()), float(one.std(ddof=1))
-        row["note"] = notes.get(name, "")
+        pulled = f"the posterior's own pull is {row['pull']:+.2g} sigma" if abs(row["pull"]) > _PULL else ""
+        row["note"] = "; ".join(filter(None, (notes.get(name), pulled)))
         rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
     table.attrs = {"eq8": combination}
@@ -120,6 +124,14 @@ def _diagnostics(draws: Any) -> dict[str, float]:
         one = draws.to_dataset(name="x")
         found = {"r_hat": az.rhat(one), "ess_bulk": az.ess(one, method="bulk"), "ess_tail": az.ess(one, method="tail")}
         return {name: float(table["x"]) for name, table in found.items()}
+
+
+def _pulls(posterior: "xr.DataTree") -> dict[str, float]:
+    """Of every parameter and derived quantity; none for an interrupted run."""
+    if "pull" not in posterior.children:
+        return {}
+    pull = posterior["pull"].dataset
+    return {str(name): float(value) for name, value in pull.data_vars.items() if not value.dims}
 
 
 def _notes(classical: "xr.DataTree", combination: str) -> dict[str, str]:
@@ -183,6 +195,9 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
             f"basis: {s['basis_size']} cosines, {s['combinations']} combinations of which the stars can tell; a finer"
             f" basis would move a mean by {s['basis_shift']:.2g} +- {s['basis_noise']:.2g} sigma at most"
         )
+    if pulls := _pulls(posterior):
+        told = ", ".join(f"{name} {pulls[name]:+.2g}" for name in a["parameters"].split(","))
+        lines.append(f"pull (posterior): were its own answer the truth, it would be off on average by {told} sigma")
     for name, tree in (("classical", classical), ("posterior", posterior)):
         dropped = json.loads(tree.attrs["dropped"])
         if dropped:

@@ -25,7 +25,8 @@ __all__ = ["Data", "likelihood_data"]
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.0042  # variance left out, field's over noise's, summed over the stars, per root of their number
+_DROPPED = 0.0042  # variance left out, field's over noise's, summed over the stars, per root of their number, ...
+_DROPPED_LEAST = 1.0  # ... or this: ln L changes by half of it at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +104,12 @@ class Data:
         return replace(self, basis=basis, finer=make_basis(self.extent, lengths, 2 * len(basis.degrees)))
 
     def resolving(self, fields: GaussianField, sums: Sequence[Moments]) -> "Data":
-        """With the bases reduced to what the stars can tell for S `fields`, by their sums at a few thetas."""
-        if not self.classes.common:
+        """With the bases reduced to what the stars can tell for S `fields`, by sums at a few thetas over these stars or
+        over a random part of them."""
+        if np.ndim(sums[0].count):
             sums = [jax.tree.map(lambda leaf: leaf.sum(0), one) for one in sums]
-        mean = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *sums)
+        share = len(self) / float(sums[0].count)
+        mean = jax.tree.map(lambda *leaves: share * np.mean(leaves, 0), *sums)
         ratios = np.asarray(jax.jit(jax.vmap(variance_ratio))(fields.amplitude, fields.scatter_cholesky))
 
         def reduce(basis: Basis, dropped: float) -> Basis:
@@ -115,7 +118,7 @@ class Data:
             return reduced(basis, gram(basis, mean), envelope, dropped, (ratios / ratios[:, :1]).max(0))
 
         # Part of a parameter's variance is left out in proportion; its share of sigma must not grow with the stars.
-        dropped = _DROPPED * np.sqrt(len(self))
+        dropped = max(_DROPPED_LEAST, _DROPPED * np.sqrt(len(self)))
         return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
 
 

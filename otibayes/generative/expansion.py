@@ -17,12 +17,13 @@ from .statistic import Statistic
 from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift
 from .unconstrained import Unconstrained
 
-__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "WIDER", "Expansion", "Run"]
+__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "FEW", "WIDER", "Expansion", "Run"]
 
+FEW = 4000  # stars that show which combinations of a basis matter, and where the maximum is about
 _SIGMAS = 6.0  # radius of the surface's region, ...
 _ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
 _DEGREES = (4, 5, 6)
-_ERROR_MOST = 0.05  # of a surface, in ln L, rms over draws: no posterior shows it
+_ERROR_MOST = 0.1  # of a surface, in ln L, rms over draws: it moves a mean by less than that in sigma
 _GUIDED = 32  # draws of the run before, at which a surface is checked before it is used
 BASIS_DRAWS = 200  # of the model's hyperparameters, for which a basis is made
 BASIS_THETAS = 8  # at which stars show which combinations of a basis matter
@@ -43,7 +44,7 @@ class Run(NamedTuple):
         self, data: Data, reference: np.ndarray, draws: np.ndarray, thetas: Any, size: int | None, name: str
     ) -> Data:
         """With inputs that keep the labels of the theta of a flat vector `reference` (P,), and bases of `size` cosines
-        (None: as many as it takes) for the fields of `draws` (S, P), by passes at `thetas` (T, d).
+        (None: as many as it takes) for the fields of `draws` (S, P), by passes over few stars at `thetas` (T, d).
 
         Kept in the store under a name: another number of cores could turn a basis' vectors about.
         """
@@ -51,7 +52,8 @@ class Run(NamedTuple):
         data = data.relabelled(np.asarray(self.unconstrained.theta(reference))).on_box(fields, size)
 
         def bases() -> tuple[Basis, Basis]:
-            resolved = data.resolving(fields, passes(self.passes, data, list(thetas)))
+            few = replace(data.some(FEW, self.seed), basis=data.basis, finer=data.finer)
+            resolved = data.resolving(fields, passes(self.passes, few, list(thetas)))
             return resolved.basis, resolved.finer
 
         like = Basis._make([0] * len(Basis._fields))

@@ -1,6 +1,6 @@
 """The groups of a posterior: draws, predictions, the field, the surface's report, and how long the stages took."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,25 @@ def posterior_groups(found: Posterior, drawn: Predictions) -> dict[str, xr.Datas
         "mode": group(found.mode, ()),
         **_predictive(drawn, data, len(found.draws[names[0]])),
     }
-    return groups if found.report is None else groups | {"surface": _surface(found.report)}
+    if found.report is not None:
+        groups["surface"] = _surface(found.report)
+    if found.slope is not None:
+        groups["pull"] = _pull(groups["posterior"], names, found.slope)
+    return groups
+
+
+def _pull(draws: xr.Dataset, names: Sequence[str], slope: np.ndarray) -> xr.Dataset:
+    """How far the maximum of the noise-averaged ln L is from the truth, in posterior sigma, of every parameter and
+    derived quantity, to first order: cov(quantity, theta) slope / sd(quantity)."""
+    theta = np.stack([draws[name].values.ravel() for name in names])
+    pulls = {}
+    for name, values in draws.data_vars.items():
+        if values.dims == ("chain", "draw"):
+            both = np.cov(theta, values.values.ravel())
+            with np.errstate(all="ignore"):  # NaN where draws do not vary
+                pulls[name] = ((), both[-1, :-1] @ slope / np.sqrt(both[-1, -1]), {"units": "posterior sigma"})
+    slopes = ("parameter", slope, {"long_name": "of the noise-averaged ln L by the parameters"})
+    return xr.Dataset(pulls | {"slope": slopes}, {"parameter": list(names)})
 
 
 def _hyperparameters(draws: Mapping[str, np.ndarray], data: Data, lead: tuple[str, ...]) -> dict[str, Any]:

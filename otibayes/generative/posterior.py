@@ -17,19 +17,19 @@ from ..base.store import Store
 from ..dynamics import prior_grid
 from .data import Data
 from .density import dense_log_likelihood
-from .expansion import BASIS_DRAWS, BASIS_THETAS, WIDER, Expansion, Run
+from .expansion import BASIS_DRAWS, BASIS_THETAS, FEW, WIDER, Expansion, Run
 from .model import GaussianField, Model
 from .nuts import Chains, sample_nuts
+from .pull import own_slope
 from .settings import SampleSettings
 from .statistic import Statistic, condensed
 from .sums import all_inputs, all_moments
 from .surface import StarPotential, SurfaceReport, given, report
-from .unconstrained import Gaussian, Unconstrained, laplace
+from .unconstrained import Gaussian, Unconstrained, curvature, laplace, maximum
 
 __all__ = ["Posterior", "convergence", "sample_posterior"]
 
-_FEW = 4000  # stars by which the maximum is first found, ...
-_FEW_COSINES = 256  # ... with so many cosines
+_FEW_COSINES = 256  # with which the maximum of few stars is found
 _ROUNDS = 5  # at the maximum, until it moves by less than ...
 _SETTLED = 0.3  # ... so many sigma in theta: the labels of orbits are of the maximum before
 _ATTEMPTS = 3  # at sampling
@@ -42,8 +42,9 @@ _LONG = 2 * _ESS_LEAST  # draws: a run that is to be shorter is not made longer
 
 class Posterior(NamedTuple):
     """Draws (chain, draw, ...) of every site; the mode; sampler statistics (chain, draw); whether all draws asked for
-    are there; how well the chains agree; the surface's report; the data with the basis that was used; and the statistic
-    of "hilbert" as a function of theta (d,), from the surface where there is one."""
+    are there; how well the chains agree; the surface's report; the slope (d,) of `pull.own_slope`, None for an
+    interrupted run; the data with the basis that was used; and the statistic of "hilbert" as a function of theta (d,),
+    from the surface where there is one."""
 
     draws: dict[str, np.ndarray]
     mode: dict[str, np.ndarray]
@@ -51,6 +52,7 @@ class Posterior(NamedTuple):
     complete: bool
     convergence: dict[str, Any]
     report: SurfaceReport | None
+    slope: np.ndarray | None
     data: Data
     unconstrained: Unconstrained
     statistic: Callable[[np.ndarray], Statistic]
@@ -85,10 +87,13 @@ def sample_posterior(
     else:
         sampled = _from_stars(run, expansion.data, guide, peak)
         statistic = expansion.plain.statistic
-    data = expansion.data
+    data, slope = expansion.data, None
+    if sampled.complete:
+        with run.stage("pull"):
+            slope = own_slope(run.unconstrained, data, statistic, sampled.flat)
     constrain = run.unconstrained.constrain
     sites, mode = jax.tree.map(np.asarray, (jax.jit(_each(constrain))(sampled.flat), jax.jit(constrain)(peak.mean)))
-    return Posterior(sites, mode, *sampled[1:], data, run.unconstrained, statistic)
+    return Posterior(sites, mode, *sampled[1:], slope, data, run.unconstrained, statistic)
 
 
 def _each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -102,29 +107,33 @@ def _each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _maximum(run: Run, data: Data, rng: np.random.Generator) -> Gaussian:
     """The Gaussian about the maximum of all stars: found from that of few, and again until orbits' labels are those of
     the maximum itself."""
-    peak = run.unconstrained.prior()
+    unconstrained, store, places = run.unconstrained, run.store, run.unconstrained.places
+    peak, stars = unconstrained.prior(), data.some(FEW, run.seed)
     draws: np.ndarray = peak.draws(rng, BASIS_DRAWS)
     size: int | None = run.settings.basis_size or _FEW_COSINES
     thetas = rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
-    stars, places = data.some(_FEW, run.seed), run.unconstrained.places
     for number in range(1, _ROUNDS + 1):
-        name = f"{len(stars)} stars, {number}"
+        name = f"maximum-{number}"
         resolving = run.resolving(stars, peak.mean, draws, thetas, size, name)
-        found = _laplace(run, StarPotential(run.unconstrained, resolving, run.passes), peak, name)
+        density = StarPotential(unconstrained, resolving, run.passes)
+        with run.stage(f"maximum {number}, {len(stars)} stars"):
+            if number == 1:
+                found = Gaussian(*store.keep(name, partial(laplace, density, peak), (0, 0)))
+            else:
+                found = Gaussian(store.keep(name, partial(maximum, density, peak)), peak.covariance)
         moved = np.abs(found.mean - peak.mean) / np.sqrt(np.diag(found.covariance))
         peak, settled = found, len(stars) == len(data) and moved[places].max() < _SETTLED
         if settled:
             break
+        narrower = np.ones(peak.mean.size)
+        narrower[places] = np.sqrt(len(stars) / len(data))
+        peak = Gaussian(peak.mean, peak.covariance * np.outer(narrower, narrower))
         draws, size, stars = peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size, data
-        thetas = np.asarray(jax.jit(jax.vmap(run.unconstrained.theta))(draws[:BASIS_THETAS]))
+        thetas = np.asarray(jax.jit(jax.vmap(unconstrained.theta))(draws[:BASIS_THETAS]))
+    if len(stars) > FEW:
+        with run.stage("curvature"):
+            peak = Gaussian(peak.mean, store.keep("curvature", partial(curvature, density, peak.mean)))
     return peak
-
-
-def _laplace(run: Run, density: Any, start: Gaussian, name: str) -> Gaussian:
-    """The Gaussian about the maximum of a density, kept in the store."""
-    with run.stage(f"maximum, {name}"):
-        kept = "-".join(["maximum", *name.replace(",", "").split()])
-        return Gaussian(*run.store.keep(kept, partial(laplace, density, start), (0, 0)))
 
 
 def _pilot(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) -> np.ndarray:

@@ -20,7 +20,17 @@ from ..dynamics import MassModel
 from .data import Data
 from .model import GaussianField, Model, check_model
 
-__all__ = ["Gaussian", "Traced", "Unconstrained", "differences", "from_unbounded", "laplace", "to_unbounded"]
+__all__ = [
+    "Gaussian",
+    "Traced",
+    "Unconstrained",
+    "curvature",
+    "differences",
+    "from_unbounded",
+    "laplace",
+    "maximum",
+    "to_unbounded",
+]
 
 _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
 _GRADIENT = 1e-2  # at the maximum, in units of the Gaussian that starts the search
@@ -162,17 +172,25 @@ def differences(gradient: Callable[[np.ndarray], Any], flat: np.ndarray, places:
     return np.array(rows).reshape(-1, flat.size)
 
 
-# The matrices are small: BLAS threads would spend many times the work in waiting for one another.
-@threadpool_limits.wrap(limits=1, user_api="blas")
 def laplace(density: Density, start: Gaussian) -> Gaussian:
     """The Gaussian about the maximum of the density, from one that is near it and whitens the way."""
-    mode = _maximum(density, start)
+    mode = maximum(density, start)
+    return Gaussian(mode, curvature(density, mode))
+
+
+# The matrices are small: BLAS threads would spend many times the work in waiting for one another.
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def curvature(density: Density, mode: np.ndarray) -> np.ndarray:
+    """The covariance (P, P) of the Gaussian of the same curvature as the density has at its maximum."""
     hessian = np.nan_to_num(density.hessian(mode), posinf=0.0, neginf=0.0)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    return Gaussian(mode, (vectors / np.maximum(values, _LEAST_CURVATURE)) @ vectors.T)
+    covariance: np.ndarray = (vectors / np.maximum(values, _LEAST_CURVATURE)) @ vectors.T
+    return covariance
 
 
-def _maximum(density: Density, start: Gaussian) -> np.ndarray:
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def maximum(density: Density, start: Gaussian) -> np.ndarray:
+    """The maximum (P,) of the density, from a Gaussian that is near it and whitens the way."""
     scale = np.linalg.cholesky(start.covariance)
     with progress(None, "maximum", "gradient") as bar:
 

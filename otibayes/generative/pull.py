@@ -1,0 +1,97 @@
+"""The pull: how far a posterior is, on average over the noise, from a truth that is its own answer.
+
+Take the posterior-mean field at the posterior-mean theta for the truth. Abundances that follow it, with the model's own
+scatter, have a noise-averaged ln L whose maximum is somewhat off that theta: the prior of the field prefers some theta
+to others. With P and b of `density.coefficients`, of abundances that are the field itself, it is, but for a constant,
+
+    E ln L = (b^T P^-1 b - tr P^-1 - ln det P) / 2
+
+at fixed hyperparameters, as the noise of b has covariance P - 1. To first order the maximum is off by C g, with g the
+slope of E ln L at theta and C the posterior covariance.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..base.parallel import in_blocks
+from .basis import Basis
+from .data import Data
+from .density import coefficients
+from .model import GaussianField
+from .relabelling import Relabelling
+from .statistic import Moments, Statistic, condensed, design
+from .sums import inputs_at, moments_and_pullback
+from .unconstrained import Unconstrained
+from .weights import Classes
+
+__all__ = ["averaged_log_likelihood", "mean_field", "own_slope", "slope_of_average"]
+
+
+def _sums(found: Statistic, classes: Classes) -> tuple[jax.Array, jax.Array]:
+    """Phi^T Phi (C, M, M) and Phi^T Y (C, M, E) of each class."""
+    if classes.common:
+        found = jax.tree.map(lambda leaf: leaf[None], found)
+    gram = jax.vmap(lambda F: F @ F.T - jnp.eye(len(F)))(found.factor)
+    return gram, jax.vmap(jnp.matmul)(found.factor, found.projection)
+
+
+def averaged_log_likelihood(field: GaussianField, found: Statistic, basis: Basis, classes: Classes) -> jax.Array:
+    """E ln L over the model's own noise, of a `Statistic` whose abundances are free of noise; but for a constant."""
+    c = coefficients(field, basis, *_sums(found, classes), classes)
+    factor = jnp.linalg.cholesky(c.precision)
+    half = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(factor)), lower=True)
+    explained = jnp.sum((half @ c.b) ** 2)
+    return 0.5 * (explained - jnp.sum(half**2)) - jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+
+def mean_field(data: Data, theta: np.ndarray, field: GaussianField, found: Statistic) -> np.ndarray:
+    """The posterior-mean field (N, E) of the stars at theta (d,), in units of `Data.scale`, from the statistic."""
+
+    @jax.jit
+    def mean(field: GaussianField, found: Statistic) -> jax.Array:
+        c = coefficients(field, data.basis, *_sums(found, data.classes), data.classes)
+        return c.unwhitened(jax.scipy.linalg.solve(c.precision, c.b, assume_a="pos"))
+
+    B = mean(field, found)
+    change = found.change if data.classes.common or found.change is None else found.change[0]
+
+    @jax.jit
+    def values(x: jax.Array, linear: jax.Array) -> jax.Array:
+        if change is not None and data.reference is not None:
+            x = Relabelling(change, data.reference.middle, data.reference.half)(x)
+        return design(data.basis, x, linear) @ B
+
+    x = inputs_at(theta, data.stars, data.delta, data.model)
+    linear = np.zeros((len(data), 0)) if data.linear is None else data.linear
+    return np.asarray(in_blocks(values, x, linear))
+
+
+def own_slope(
+    unconstrained: Unconstrained, data: Data, statistic: Callable[[np.ndarray], Statistic], flat: np.ndarray
+) -> np.ndarray:
+    """That of `slope_of_average` (d,), at the mean of draws `flat` (..., P), of the posterior-mean field there."""
+    middle = flat.reshape(-1, flat.shape[-1]).mean(0)
+    theta = np.asarray(unconstrained.theta(middle))
+    field = jax.jit(lambda flat: unconstrained.field(unconstrained.constrain(flat)))(middle)
+    return slope_of_average(data, field, mean_field(data, theta, field, statistic(theta)))(theta)
+
+
+def slope_of_average(data: Data, field: GaussianField, truth: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The slope (d,) by theta of E ln L of abundances whose mean is `truth` (N, E), as a function of theta (d,)."""
+    exact = replace(data, Y=jnp.asarray(truth))
+
+    def average(sums: Moments) -> jax.Array:
+        found = condensed(data.basis, sums, len(data.elements))
+        return averaged_log_likelihood(field, found, data.basis, data.classes)
+
+    gradient = jax.jit(jax.grad(average))
+
+    def slope(theta: np.ndarray) -> np.ndarray:
+        sums, pullback = moments_and_pullback(exact, theta)
+        return pullback(gradient(sums))
+
+    return slope
