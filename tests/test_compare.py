@@ -113,6 +113,16 @@ def test_table(posterior):
     assert not any("classical" in column for column in table)
 
 
+def test_a_posterior_that_pulls_itself_is_marked(posterior):
+    assert compare(make_classical(), posterior).pull.isna().all()
+    assert not any("pull" in line for line in describe(make_classical(), posterior))
+    posterior["pull"] = xr.Dataset({"m_disk": 0.7, "h_z": 0.2, "slope": ("parameter", [3.0, 1.0])})
+    table = compare(make_classical(), posterior)
+    assert [table.pull.m_disk, table.pull.h_z] == [0.7, 0.2] and np.isnan(table.pull["Sigma_1p1"])
+    assert "own pull is +0.7 sigma" in table.note.m_disk and "pull" not in table.note.h_z
+    assert any("m_disk +0.7, h_z +0.2 sigma" in line for line in describe(make_classical(), posterior))
+
+
 def test_what_is_ill_determined_is_said(posterior):
     classical = make_classical()
     table = compare(classical, posterior)

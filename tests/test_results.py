@@ -92,7 +92,7 @@ def test_joint_that_is_no_mass_model_derives_nothing():
 def test_posterior_schema(posterior, stars):
     assert set(posterior.children) == {
         *("posterior", "sample_stats", "prior", "prior_predictive", "posterior_predictive", "observed_data"),
-        *("field", "mode", "constant_data", "timings"),
+        *("field", "mode", "constant_data", "timings", "pull"),
     }
     draws = posterior["posterior"].dataset
     assert {*NAMES, *schema.DERIVED, "amplitude", "scatter", "correlation", "length_scale"} == set(draws.data_vars)
@@ -133,6 +133,17 @@ def test_predictions_are_of_the_stars(posterior, stars):
         off = off / scatter.sel(element=element, draw=field.draw).values[..., None]
         assert abs(off.std() - 1) < 5 / np.sqrt(2 * off.size) and abs(off.mean()) < 5 / np.sqrt(off.size)
     assert float(posterior["prior_predictive"]["FE_H"].std() / seen.FE_H.std()) > 3  # the trend's prior is wide
+
+
+def test_the_pull_is_told_of_every_parameter_and_derived_quantity(posterior):
+    """To first order: that of the parameters is their covariance times the slope."""
+    pull, draws = posterior["pull"].dataset, posterior["posterior"].dataset
+    assert set(pull.data_vars) == {*NAMES, *schema.DERIVED, "slope"} and list(pull.parameter.values) == NAMES
+    theta = np.stack([draws[name].values.ravel() for name in NAMES])
+    covariance = np.cov(theta)
+    expected = covariance @ pull.slope.values / np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose([float(pull[name]) for name in NAMES], expected, rtol=1e-9)
+    assert pull.M_disk == pytest.approx(float(pull.m_disk), rel=1e-6)  # proportional
 
 
 def test_timings_tell_the_stages(posterior):
