@@ -28,7 +28,7 @@ import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import likelihood_data
 from otibayes.generative.density import hilbert_log_likelihood
-from otibayes.generative.expansion import Run
+from otibayes.generative.expansion import BASIS_DRAWS, Run
 from otibayes.generative.pull import slope_of_average
 from otibayes.generative.surface import StarPotential
 from otibayes.generative.unconstrained import Unconstrained, to_unbounded
@@ -40,6 +40,7 @@ OTHERS = {
     "heavy": (101, oti.Parameters(1.35, 0.41, 15.0, 8.5), "all-sky"),
     "beams": (102, oti.Parameters(1.1, 0.32, 15.0, 8.5), "pencil-beams"),
 }
+SPREAD = 0.3  # of the unbounded hyperparameters for which a basis is made, as in a run
 STEP = np.array([0.02, 0.012, 1.0, 0.05])  # of theta: below a sigma of 20,000 stars
 
 
@@ -49,9 +50,11 @@ def bias(data: Any, mean: np.ndarray, truth: np.ndarray) -> tuple[int, np.ndarra
     unconstrained = Unconstrained.of(joint_abundances, data)
     flat = unconstrained.prior().mean
     flat[unconstrained.places] = np.asarray(to_unbounded(MILKY_WAY.Parameters(*truth), MILKY_WAY))
-    hyper = np.setdiff1d(np.arange(flat.size), unconstrained.places)
+    hyper, rng = np.setdiff1d(np.arange(flat.size), unconstrained.places), np.random.default_rng(0)
     for step in range(3):  # the first bases are for what the prior says of length scales
-        data = Run(unconstrained).resolving(data, flat, np.tile(flat, (8, 1)), truth[None], None, f"step-{step}")
+        draws = np.tile(flat, (BASIS_DRAWS, 1))
+        draws[:, hyper] += rng.normal(0, SPREAD, (BASIS_DRAWS, hyper.size))
+        data = Run(unconstrained).resolving(data, flat, draws, truth[None], None, f"step-{step}")
         found = StarPotential(unconstrained, data).statistic(truth)
         likelihood = partial(hilbert_log_likelihood, found=found, basis=data.basis, classes=data.classes)
         slope = jax.jit(jax.value_and_grad(unconstrained.potential(lambda _, field: likelihood(field))))  # noqa: B023
