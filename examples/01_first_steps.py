@@ -8,22 +8,24 @@
 # %% [markdown]
 # # First steps
 #
-# Both paths of otibayes on synthetic stars whose true mass model is known: what to type, and what each
-# line of the answer means. Two minutes on two cores.
+# Both paths of otibayes on synthetic stars whose true mass model is known: what to type, and what
+# each line of the answer means. Two minutes on two cores.
 
 # %%
 import os
 
 import otibayes as oti
 from otibayes.analysis.comparison import describe
+from otibayes.classical.settings import ClassicalSettings
 
 QUICK = bool(os.environ.get("OTIBAYES_QUICK"))  # the tests run this notebook with fewer stars and draws
 
 # %% [markdown]
 # ## The stars
 #
-# 4,000 stars within 2 kpc of the Sun, as a survey would see them. Their orbits were integrated in a mass
-# model with the parameters shown as *truth*. Their abundances depend on their orbits, with scatter.
+# 4,000 stars within 2 kpc of the Sun, as a survey would see them. Their orbits were integrated in a
+# mass model with the parameters shown as *truth*. Their abundances depend on their orbits, with
+# scatter.
 
 # %%
 stars = oti.embedded_stars()
@@ -33,21 +35,21 @@ stars
 # %% [markdown]
 # ## The idea in one figure
 #
-# Each panel shows how much [Mg/Fe] differs from its mean at the same actions, against the vertical angle:
-# 0 where a star crosses the plane upwards, pi/2 at its highest point. In the right mass model the red curve
-# is flat. With too light a disk (left) or too heavy a disk (right) it is not, and its sign changes between
-# them. That sign is the measurement.
+# Each panel shows how much [Mg/Fe] differs from its mean at the same actions, against the vertical
+# angle: 0 where a star crosses the plane upwards, pi/2 at its highest point. In the right mass
+# model the red curve is flat. With too light a disk (left) or too heavy a disk (right) it is not,
+# and its sign changes between them. That sign is the measurement.
 
 # %%
 prepared = oti.prepare_stars(stars, ["MG_FE"], method="staeckel")
-oti.plot_deviations(prepared, "MG_FE", bootstraps=16)
+oti.plot_deviations(prepared, "MG_FE", settings=ClassicalSettings(bootstraps=16))
 
 # %% [markdown]
 # ## The classical path
 #
-# For each element and each bootstrap resample of the stars, the fit finds the mass model in which the
-# curve is flat (equation 8 of Price-Whelan et al. 2021). The result is an `xarray.DataTree`, as ArviZ uses; these
-# are its groups.
+# For each element and each bootstrap resample of the stars, the fit finds the mass model in which
+# the curve is flat (equation 8 of Price-Whelan et al. 2021). The result is an `xarray.DataTree`, as
+# ArviZ uses; these are its groups.
 
 # %%
 fit = oti.fit_classical(stars, bootstraps=16 if QUICK else 64, seed=0)
@@ -56,8 +58,9 @@ list(fit.children)
 # %% [markdown]
 # ## The generative path
 #
-# Abundances are a Gaussian process over the actions plus scatter that is correlated between elements.
-# Angles do not appear. NUTS samples the mass model and the properties of the field together.
+# Abundances are a Gaussian process over the actions plus scatter that is correlated between
+# elements. Angles do not appear. NUTS samples the mass model and the properties of the field
+# together.
 
 # %%
 sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {}
@@ -67,8 +70,8 @@ list(post.children)
 # %% [markdown]
 # ## The comparison
 #
-# One row a parameter or derived quantity, the answers side by side. `truth` is known here because the
-# stars are synthetic.
+# One row a parameter or derived quantity, the answers side by side. `truth` is known here because
+# the stars are synthetic.
 
 # %%
 table = oti.compare(fit, post)
@@ -89,15 +92,16 @@ table[
 
 # %% [markdown]
 # - `eq8_mean`, `eq8_sd`: equation 8, all elements joined. It sets three numbers to zero with four
-#   parameters, so it has a valley in (m_disk, h_z). Its errors hold across that valley only. The column
-#   `note` says so where it matters.
-# - `chi2_mean`, `chi2_sd`: chi^2 of coefficients in bins of J_z, all elements joined. It has no such valley.
+#   parameters, so it has a valley in (m_disk, h_z). Its errors hold across that valley only. The
+#   column `note` says so where it matters.
+# - `chi2_mean`, `chi2_sd`: chi^2 of coefficients in bins of J_z, all elements joined. It has no
+#   such valley.
 # - `posterior_mean`, `posterior_sd`: mean and standard deviation of the posterior's draws.
 # - `low_95`, `high_95`: 95% of the posterior lies between them.
 # - The first four rows are the parameters; the others follow from them.
 #
-# The same in one figure: draws and contours of the posterior, ellipses of equation 8, squares of chi^2, a star at the
-# truth.
+# The same in one figure: draws and contours of the posterior, ellipses of equation 8, squares of
+# chi^2, a star at the truth.
 
 # %%
 oti.plot_comparison(fit, post)
@@ -105,9 +109,9 @@ oti.plot_comparison(fit, post)
 # %% [markdown]
 # ## What to doubt
 #
-# Read this before you believe a number. Each line is about one thing that can be wrong: the valley of
-# equation 8, fits that did not converge, chains that did not mix, the error of the response surface, stars
-# that were left out.
+# Read this before you believe a number. Each line is about one thing that can be wrong: the valley
+# of equation 8, fits that did not converge, chains that did not mix, the error of the response
+# surface, stars that were left out.
 
 # %%
 for line in describe(fit, post):
@@ -116,8 +120,8 @@ for line in describe(fit, post):
 # %% [markdown]
 # ## Keep it
 #
-# `oti.save` writes netCDF, `oti.load` reads it again. The file holds the settings, the seed, the versions and
-# a digest of the stars.
+# `oti.save` writes netCDF, `oti.load` reads it again. The file holds the settings, the seed, the
+# versions and a digest of the stars.
 #
 # ```python
 # oti.save(post, "posterior.nc")

@@ -8,9 +8,9 @@
 # %% [markdown]
 # # Your own mass model and priors
 #
-# A mass model is a sum of potentials and a table of parameters. Both paths take one, and actions and derived
-# quantities follow from it. Here: first other priors for the default model, then a model with a second, thick
-# disk.
+# A mass model is a sum of potentials and a table of parameters. Both paths take one, and actions
+# and derived quantities follow from it. Here: first other priors for the default model, then a
+# model with a second, thick disk.
 
 # %%
 import dataclasses
@@ -31,8 +31,8 @@ oti.MILKY_WAY
 # %% [markdown]
 # ## Other priors
 #
-# A row of the table is a name, a TeX symbol, a unit, a fiducial value, bounds, and, for a Gaussian prior, its
-# standard deviation. Say that star counts give h_z = 0.28 +- 0.03 kpc:
+# A row of the table is a name, a TeX symbol, a unit, a fiducial value, bounds, and, for a Gaussian
+# prior, its standard deviation. Say that star counts give h_z = 0.28 +- 0.03 kpc:
 
 # %%
 rows = [p._replace(prior_sd=0.03) if p.name == "h_z" else p for p in oti.MILKY_WAY.parameters]
@@ -42,8 +42,9 @@ thin
 # %% [markdown]
 # ## A second disk
 #
-# A component is a function of R, z [kpc] and theta that returns a potential [(km/s)^2]. It must be made of JAX
-# operations, because its derivatives are taken. The new parameter is theta.m_thick, in 10^10 Msun.
+# A component is a function of R, z [kpc] and theta that returns a potential [(km/s)^2]. It must be
+# made of JAX operations, because its derivatives are taken. The new parameter is theta.m_thick, in
+# 10^10 Msun.
 
 # %%
 A_THICK, B_THICK = 2.0, 0.9  # kpc
@@ -54,8 +55,8 @@ def thick(R, z, theta):
 
 
 # %% [markdown]
-# The halo is solved again, so that the circular velocity at the Sun stays at 229 km/s: what the thick disk
-# supplies is taken from what the halo has to supply.
+# The halo is solved again, so that the circular velocity at the Sun stays at 229 km/s: what the
+# thick disk supplies is taken from what the halo has to supply.
 
 
 # %%
@@ -79,8 +80,9 @@ second_disk = oti.MassModel(
 second_disk
 
 # %% [markdown]
-# Check it before you use it: what follows from it, and how actions change with it. `examples/second_disk.py`
-# is the same model with its peers in galpy and gala, against which the tests compare it.
+# Check it before you use it: what follows from it, and how actions change with it.
+# `examples/second_disk.py` is the same model with its peers in galpy and gala, against which the
+# tests compare it.
 
 # %%
 w = oti.PhaseSpace(R=8.0, phi=0.0, z=0.4, vR=20.0, vT=210.0, vz=15.0)
@@ -93,9 +95,9 @@ for m_thick in (0.0, 0.6, 1.2):
 # %% [markdown]
 # ## The posterior in it
 #
-# `sample(..., mass_model=...)` and `fit_classical(..., model=...)` take the model. The embedded stars were made
-# without a thick disk of this shape, so the data should prefer little of it; how little they can say is the
-# point.
+# `sample(..., mass_model=...)` and `fit_classical(..., model=...)` take the model. The embedded
+# stars were made without a thick disk of this shape, so the data should prefer little of it; how
+# little they can say is the point.
 
 # %%
 stars = oti.embedded_stars()[: 400 if QUICK else 1500]
@@ -104,8 +106,8 @@ post = oti.sample(stars, seed=0, mass_model=second_disk, **sampler)
 az.summary(post, var_names=["m_disk", "h_z", "z_sun", "vz_sun", "m_thick"], ci_prob=0.95)
 
 # %% [markdown]
-# m_disk and m_thick pull against each other: together they make the surface density, which is what the stars
-# weigh.
+# m_disk and m_thick pull against each other: together they make the surface density, which is what
+# the stars weigh.
 
 # %%
 draws = post["posterior"].dataset

@@ -8,8 +8,8 @@
 # %% [markdown]
 # # Actions alone, with gradients
 #
-# The action layer of otibayes is useful by itself: actions, angles and frequencies by the Staeckel fudge, as
-# pure JAX functions that can be differentiated by the star and by the mass model.
+# The action layer of otibayes is useful by itself: actions, angles and frequencies by the Staeckel
+# fudge, as pure JAX functions that can be differentiated by the star and by the mass model.
 
 # %%
 import jax
@@ -26,8 +26,9 @@ theta
 # %% [markdown]
 # ## Many stars
 #
-# Phase space depends on theta through the Sun's height and velocity. `action_angle` works on all cores. `status` is
-# 0 where a star is solved, 1 where it is unbound, 2 where no solution was found; values are NaN there.
+# Phase space depends on theta through the Sun's height and velocity. `action_angle` works on all
+# cores. `status` is 0 where a star is solved, 1 where it is unbound, 2 where no solution was found;
+# values are NaN there.
 
 # %%
 w = oti.phase_space(stars, theta)
@@ -40,8 +41,9 @@ print(f"stars without actions: {(np.asarray(aa.status) != 0).sum()}")
 # %% [markdown]
 # ## The same from galpy
 #
-# galpy's C code agrees at the same focal lengths. What differs are stars that hardly leave the plane, whose J_z is a
-# difference of nearly equal numbers in galpy. `method="o2gf"` is gala's, near the truth and seconds a star.
+# galpy's C code agrees at the same focal lengths. What differs are stars that hardly leave the
+# plane, whose J_z is a difference of nearly equal numbers in galpy. `method="o2gf"` is gala's, near
+# the truth and seconds a star.
 
 # %%
 delta = oti.focal_length(w, theta)  # kpc, the median along each orbit
@@ -55,8 +57,8 @@ print(
 # %% [markdown]
 # ## One star is one pure function
 #
-# `star_actions` takes one star, its focal length and theta, and returns (J_R, L_z, J_z). `jax.jacfwd` by theta says how
-# the actions answer to the mass model.
+# `star_actions` takes one star, its focal length and theta, and returns (J_R, L_z, J_z).
+# `jax.jacfwd` by theta says how the actions answer to the mass model.
 
 # %%
 one = oti.PhaseSpace(*(column[0] for column in w))
@@ -65,8 +67,8 @@ for name, slope in jacobian._asdict().items():
     print(f"d(J_R, L_z, J_z) / d {name:7s}", np.array2string(np.asarray(slope), precision=3))
 
 # %% [markdown]
-# L_z does not depend on the potential. All derivatives here are at fixed position and velocity; derivatives by z_sun
-# and vz_sun need the frame too. A function of theta alone does both:
+# L_z does not depend on the potential. All derivatives here are at fixed position and velocity;
+# derivatives by z_sun and vz_sun need the frame too. A function of theta alone does both:
 
 # %%
 from otibayes.dynamics import galactocentric
@@ -84,9 +86,10 @@ print(f"dJ_z/dz_sun: {slope.z_sun:.6f}, by differences {(up - down) / (2 * step)
 # %% [markdown]
 # ## Why it matters
 #
-# The derivative of J_z by the disk's mass depends on where on its orbit a star is seen. That is the whole of
-# Orbital Torus Imaging: a wrong mass moves stars at the top of their orbits and stars in the plane by different
-# amounts, so that abundances, which follow the true J_z, seem to vary along the orbit.
+# The derivative of J_z by the disk's mass depends on where on its orbit a star is seen. That is the
+# whole of Orbital Torus Imaging: a wrong mass moves stars at the top of their orbits and stars in
+# the plane by different amounts, so that abundances, which follow the true J_z, seem to vary along
+# the orbit.
 
 # %%
 by_theta = jax.jit(jax.vmap(jax.grad(vertical_action), (None, 0, 0)))(theta, stars.heliocentric, delta)
