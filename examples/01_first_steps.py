@@ -9,7 +9,7 @@
 # # First steps
 #
 # Both paths of otibayes on synthetic stars whose true mass model is known: what to type, and what
-# each line of the answer means. Two minutes on two cores.
+# each line of the answer means. It is the demo's run, and takes as long: some minutes.
 
 # %%
 import os
