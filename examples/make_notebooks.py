@@ -16,7 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
-LIMIT = 7200  # s a cell
+LIMIT = 1800  # s a cell
 
 
 def scripts(names: list[str]) -> list[Path]:
