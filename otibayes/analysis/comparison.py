@@ -197,7 +197,7 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
         )
     if pulls := _pulls(posterior):
         told = ", ".join(f"{name} {pulls[name]:+.2g}" for name in a["parameters"].split(","))
-        lines.append(f"pull (posterior): were its own answer the truth, it would be off on average by {told} sigma")
+        lines.append(f"pull (posterior): for stars that follow its own answer, it is off on average by {told} sigma")
     for name, tree in (("classical", classical), ("posterior", posterior)):
         dropped = json.loads(tree.attrs["dropped"])
         if dropped:
