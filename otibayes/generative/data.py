@@ -25,8 +25,7 @@ __all__ = ["Data", "likelihood_data"]
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.0042  # variance left out, field's over noise's, summed over the stars, per root of their number, ...
-_DROPPED_LEAST = 1.0  # ... or this: ln L changes by half of it at most
+_DROPPED = 0.0042  # variance left out, field's over noise's, summed over the stars, per root of their number
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +117,7 @@ class Data:
             return reduced(basis, gram(basis, mean), envelope, dropped, (ratios / ratios[:, :1]).max(0))
 
         # Part of a parameter's variance is left out in proportion; its share of sigma must not grow with the stars.
-        dropped = max(_DROPPED_LEAST, _DROPPED * np.sqrt(len(self)))
+        dropped = _DROPPED * np.sqrt(len(self))
         return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
 
 
