@@ -25,7 +25,7 @@ from .settings import SampleSettings
 from .statistic import Statistic, condensed
 from .sums import all_inputs, all_moments
 from .surface import StarPotential, SurfaceReport, given, report
-from .unconstrained import Gaussian, Unconstrained, curvature, laplace, maximum
+from .unconstrained import Gaussian, Unconstrained, laplace
 
 __all__ = ["Posterior", "convergence", "sample_posterior"]
 
@@ -117,22 +117,13 @@ def _maximum(run: Run, data: Data, rng: np.random.Generator) -> Gaussian:
         resolving = run.resolving(stars, peak.mean, draws, thetas, size, name)
         density = StarPotential(unconstrained, resolving, run.passes)
         with run.stage(f"maximum {number}, {len(stars)} stars"):
-            if number == 1:
-                found = Gaussian(*store.keep(name, partial(laplace, density, peak), (0, 0)))
-            else:
-                found = Gaussian(store.keep(name, partial(maximum, density, peak)), peak.covariance)
+            found = Gaussian(*store.keep(name, partial(laplace, density, peak), (0, 0)))
         moved = np.abs(found.mean - peak.mean) / np.sqrt(np.diag(found.covariance))
         peak, settled = found, len(stars) == len(data) and moved[places].max() < _SETTLED
         if settled:
             break
-        narrower = np.ones(peak.mean.size)
-        narrower[places] = np.sqrt(len(stars) / len(data))
-        peak = Gaussian(peak.mean, peak.covariance * np.outer(narrower, narrower))
         draws, size, stars = peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size, data
         thetas = np.asarray(jax.jit(jax.vmap(unconstrained.theta))(draws[:BASIS_THETAS]))
-    if len(stars) > FEW:
-        with run.stage("curvature"):
-            peak = Gaussian(peak.mean, store.keep("curvature", partial(curvature, density, peak.mean)))
     return peak
 
 

@@ -20,17 +20,7 @@ from ..dynamics import MassModel
 from .data import Data
 from .model import GaussianField, Model, check_model
 
-__all__ = [
-    "Gaussian",
-    "Traced",
-    "Unconstrained",
-    "curvature",
-    "differences",
-    "from_unbounded",
-    "laplace",
-    "maximum",
-    "to_unbounded",
-]
+__all__ = ["Gaussian", "Traced", "Unconstrained", "differences", "from_unbounded", "laplace", "to_unbounded"]
 
 _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
 _GRADIENT = 1e-2  # at the maximum, in units of the Gaussian that starts the search
@@ -172,25 +162,17 @@ def differences(gradient: Callable[[np.ndarray], Any], flat: np.ndarray, places:
     return np.array(rows).reshape(-1, flat.size)
 
 
-def laplace(density: Density, start: Gaussian) -> Gaussian:
-    """The Gaussian about the maximum of the density, from one that is near it and whitens the way."""
-    mode = maximum(density, start)
-    return Gaussian(mode, curvature(density, mode))
-
-
 # The matrices are small: BLAS threads would spend many times the work in waiting for one another.
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def curvature(density: Density, mode: np.ndarray) -> np.ndarray:
-    """The covariance (P, P) of the Gaussian of the same curvature as the density has at its maximum."""
+def laplace(density: Density, start: Gaussian) -> Gaussian:
+    """The Gaussian about the maximum of the density, from one that is near it and whitens the way."""
+    mode = _maximum(density, start)
     hessian = np.nan_to_num(density.hessian(mode), posinf=0.0, neginf=0.0)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    covariance: np.ndarray = (vectors / np.maximum(values, _LEAST_CURVATURE)) @ vectors.T
-    return covariance
+    return Gaussian(mode, (vectors / np.maximum(values, _LEAST_CURVATURE)) @ vectors.T)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")
-def maximum(density: Density, start: Gaussian) -> np.ndarray:
-    """The maximum (P,) of the density, from a Gaussian that is near it and whitens the way."""
+def _maximum(density: Density, start: Gaussian) -> np.ndarray:
     scale = np.linalg.cholesky(start.covariance)
     with progress(None, "maximum", "gradient") as bar:
 
