@@ -23,7 +23,14 @@ from .model import GaussianField
 from .statistic import WIDTH, Statistic
 from .weights import Classes
 
-__all__ = ["Coefficients", "coefficients", "dense_log_likelihood", "hilbert_log_likelihood", "variance_ratio"]
+__all__ = [
+    "Coefficients",
+    "coefficients",
+    "dense_log_likelihood",
+    "hilbert_log_likelihood",
+    "sums_of_classes",
+    "variance_ratio",
+]
 
 
 def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
@@ -169,10 +176,16 @@ def coefficients(
     return Coefficients(precision, p.reshape(-1)[needed], needed, root, scale, back, noise, weight, whitened)
 
 
-def _by_class(field: GaussianField, found: Statistic, basis: Basis, classes: Classes) -> Any:
+def sums_of_classes(found: Statistic, classes: Classes) -> tuple[jax.Array, jax.Array]:
+    """Phi^T Phi (C, M, M) and Phi^T Y (C, M, E) of each class of stars, from their statistic."""
+    if classes.common:
+        found = jax.tree.map(lambda leaf: leaf[None], found)
     gram = jax.vmap(lambda F: F @ F.T - jnp.eye(len(F)))(found.factor)
-    projection = jax.vmap(jnp.matmul)(found.factor, found.projection)
-    c = coefficients(field, basis, gram, projection, classes)
+    return gram, jax.vmap(jnp.matmul)(found.factor, found.projection)
+
+
+def _by_class(field: GaussianField, found: Statistic, basis: Basis, classes: Classes) -> Any:
+    c = coefficients(field, basis, *sums_of_classes(found, classes), classes)
     explained = _explained(c.precision, c.b)
     log_noise = jnp.sum(jnp.log(jnp.diagonal(c.noise, axis1=1, axis2=2)), 1)
     observed = jnp.asarray(classes.observed.sum(1), float)

@@ -17,7 +17,7 @@ from ..base.parallel import threaded
 from ..dynamics.trend import TREND_SIZE
 from .basis import Basis
 from .data import Data
-from .density import coefficients
+from .density import coefficients, sums_of_classes
 from .model import GaussianField, Model
 from .relabelling import Relabelling
 from .statistic import Statistic, design
@@ -88,11 +88,8 @@ def field_draws(
 
     @jax.jit
     def one(field: GaussianField, found: Statistic, key: Any) -> jax.Array:
-        if data.classes.common:
-            found = jax.tree.map(lambda leaf: leaf[None], found)
-        gram = jax.vmap(lambda F: F @ F.T - jnp.eye(len(F)))(found.factor)
-        projection = jax.vmap(jnp.matmul)(found.factor, found.projection)
-        return posterior_coefficients(field, data.basis, gram, projection, data.classes, key)
+        sums = sums_of_classes(found, data.classes)
+        return posterior_coefficients(field, data.basis, *sums, data.classes, key)
 
     keys = jax.random.split(jax.random.PRNGKey(seed), len(theta))
 

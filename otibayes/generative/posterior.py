@@ -30,8 +30,8 @@ from .unconstrained import Gaussian, Unconstrained, laplace
 __all__ = ["Posterior", "convergence", "sample_posterior"]
 
 _FEW_COSINES = 256  # with which the maximum of few stars is found
-_ROUNDS = 5  # at the maximum, until it moves by less than ...
-_SETTLED = 0.3  # ... so many sigma in theta: the labels of orbits are of the maximum before
+_ROUNDS = 5  # at the maximum, at most
+_SETTLED = 0.3  # sigma in theta: the maximum that moves by less has labels that are near enough its own
 _ATTEMPTS = 3  # at sampling
 _PILOT = 100  # draws of each chain
 _GUIDE = 1000  # draws of the Gaussian about the maximum, in place of those of a run
@@ -123,7 +123,7 @@ def _maximum(run: Run, data: Data, rng: np.random.Generator) -> Gaussian:
         if settled:
             break
         draws, size, stars = peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size, data
-        thetas = np.asarray(jax.jit(jax.vmap(unconstrained.theta))(draws[:BASIS_THETAS]))
+        thetas = density.theta(draws[:BASIS_THETAS])
     return peak
 
 

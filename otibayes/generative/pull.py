@@ -20,7 +20,7 @@ import numpy as np
 from ..base.parallel import in_blocks
 from .basis import Basis
 from .data import Data
-from .density import coefficients
+from .density import coefficients, sums_of_classes
 from .model import GaussianField
 from .relabelling import Relabelling
 from .statistic import Moments, Statistic, condensed, design
@@ -31,17 +31,9 @@ from .weights import Classes
 __all__ = ["averaged_log_likelihood", "mean_field", "own_slope", "slope_of_average"]
 
 
-def _sums(found: Statistic, classes: Classes) -> tuple[jax.Array, jax.Array]:
-    """Phi^T Phi (C, M, M) and Phi^T Y (C, M, E) of each class."""
-    if classes.common:
-        found = jax.tree.map(lambda leaf: leaf[None], found)
-    gram = jax.vmap(lambda F: F @ F.T - jnp.eye(len(F)))(found.factor)
-    return gram, jax.vmap(jnp.matmul)(found.factor, found.projection)
-
-
 def averaged_log_likelihood(field: GaussianField, found: Statistic, basis: Basis, classes: Classes) -> jax.Array:
     """E ln L over the model's own noise, of a `Statistic` whose abundances are free of noise; but for a constant."""
-    c = coefficients(field, basis, *_sums(found, classes), classes)
+    c = coefficients(field, basis, *sums_of_classes(found, classes), classes)
     factor = jnp.linalg.cholesky(c.precision)
     half = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(factor)), lower=True)
     explained = jnp.sum((half @ c.b) ** 2)
@@ -53,7 +45,7 @@ def mean_field(data: Data, theta: np.ndarray, field: GaussianField, found: Stati
 
     @jax.jit
     def mean(field: GaussianField, found: Statistic) -> jax.Array:
-        c = coefficients(field, data.basis, *_sums(found, data.classes), data.classes)
+        c = coefficients(field, data.basis, *sums_of_classes(found, data.classes), data.classes)
         return c.unwhitened(jax.scipy.linalg.solve(c.precision, c.b, assume_a="pos"))
 
     B = mean(field, found)
