@@ -35,8 +35,8 @@ def inputs_of(data):
 
 @jax.jit
 def relabelled(x, reference):
-    change = regression(*regression_sums(x, reference.x, jnp.ones(len(x)), reference.middle, reference.half))
-    return Relabelling(change, reference.middle, reference.half)(x)
+    sums = regression_sums(x, reference.x, jnp.ones(len(x)), reference.terms)
+    return Relabelling(regression(sums, reference.terms), reference.terms)(x)
 
 
 def smooth_change(x, epsilon):

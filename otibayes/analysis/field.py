@@ -13,7 +13,7 @@ from ..dynamics import MassModel, PhaseSpace, action_angle, galactocentric
 from ..dynamics.trend import inputs
 from ..generative.basis import Basis
 from ..generative.model import mass_model_of
-from ..generative.relabelling import Relabelling
+from ..generative.relabelling import Relabelling, Terms
 from ..generative.statistic import design
 
 __all__ = ["basis_of", "extra_of", "field_at", "relabelling_of", "vertical_plane"]
@@ -34,7 +34,8 @@ def relabelling_of(posterior: xr.DataTree) -> Relabelling | None:
     if "change" not in f:
         return None
     every = f.change.values.reshape(-1, *f.change.shape[2:])
-    return Relabelling(every, *(np.broadcast_to(f[name].values, (len(every), 3)) for name in ("middle", "half")))
+    span = (np.broadcast_to(f[name].values, (len(every), 3)) for name in ("middle", "half"))
+    return Relabelling(every, Terms(*span, int(f.change.attrs["degree"])))
 
 
 def extra_of(posterior: xr.DataTree) -> np.ndarray:

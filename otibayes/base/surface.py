@@ -27,6 +27,7 @@ __all__ = [
     "distance",
     "draw",
     "evaluate",
+    "exponents",
     "fit",
     "predict",
     "reader",
@@ -131,7 +132,7 @@ class Evaluations:
 
 
 @functools.cache
-def _exponents(d: int, degree: int) -> np.ndarray:
+def exponents(d: int, degree: int) -> np.ndarray:
     """Degrees (terms, d) in each coordinate of all products of total degree <= degree."""
     return np.array([e for e in itertools.product(range(degree + 1), repeat=d) if sum(e) <= degree])
 
@@ -142,8 +143,8 @@ def chebyshev(x: Any, degree: int) -> Any:
     for _ in range(2, degree + 1):
         T.append(2 * x * T[-1] - T[-2])
     table = jnp.stack(T[: degree + 1])
-    exponents = _exponents(x.shape[0], degree)
-    return functools.reduce(operator.mul, (table[exponents[:, i], i] for i in range(x.shape[0])))
+    powers = exponents(x.shape[0], degree)
+    return functools.reduce(operator.mul, (table[powers[:, i], i] for i in range(x.shape[0])))
 
 
 def _unit(region: Region, theta: Any) -> Any:
@@ -245,7 +246,7 @@ def reader(
     NaN outside the region. With `nearest`, the value at the nearest point of the ball, for optimisers that need finite
     numbers; the caller keeps to the bounds.
     """
-    exponents, columns = _exponents(len(region.centre), degree), np.arange(len(region.centre))
+    powers, columns = exponents(len(region.centre), degree), np.arange(len(region.centre))
     whitening, centre = np.asarray(region.whitening) / region.size, np.asarray(region.centre)
     low, high = np.asarray(region.low), np.asarray(region.high)
     allowed = None if region.allowed is None else jax.jit(region.allowed)
@@ -261,7 +262,7 @@ def reader(
         table[1:2] = x
         for n in range(2, degree + 1):
             table[n] = 2 * x * table[n - 1] - table[n - 2]
-        return table[exponents, columns].prod(1) @ coefficients
+        return table[powers, columns].prod(1) @ coefficients
 
     return read
 

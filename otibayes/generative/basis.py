@@ -23,7 +23,9 @@ __all__ = [
     "even_kernel",
     "features",
     "make_basis",
+    "multiples",
     "prior_covariance",
+    "products_of_pairs",
     "reduced",
     "spectrum",
 ]
@@ -129,13 +131,30 @@ def cosines(box: tuple[Any, Any], x: jax.Array, axis: int, most: int) -> jax.Arr
     """cos(k pi (x - low) / (high - low)) (most + 1, ...) for all k up to `most`, of one input; NaN outside the box."""
     low, high = box[0][axis], box[1][axis]
     inside = (x >= low) & (x <= high)
-    first = jnp.cos(jnp.pi * (jnp.where(inside, x, jnp.nan) - low) / (high - low))
+    return multiples(jnp.cos(jnp.pi * (jnp.where(inside, x, jnp.nan) - low) / (high - low)), most)
+
+
+def multiples(first: jax.Array, most: int) -> jax.Array:
+    """Chebyshev polynomials of `first` of degrees 0 to `most` (most + 1, ...): of the cosine of an angle, the cosines
+    of its multiples."""
 
     def step(pair: tuple[Any, Any], _: Any) -> tuple[tuple[Any, Any], Any]:
         return (pair[1], 2 * first * pair[1] - pair[0]), pair[0]
 
     # by recurrence: a cosine costs ten times as much; in a loop that is not unrolled, or every user would run it anew
     return jax.lax.scan(step, (jnp.ones_like(first), first), length=most + 1)[1]
+
+
+def products_of_pairs(sums: Any, degrees: np.ndarray) -> Any:
+    """Gram matrix (M, M) of products of three `multiples`, of `degrees` (M, 3), from the `sums` (2a+1, 2b+1, 2c+1) over
+    stars of such products of up to twice the degrees: a product of two multiples is half the sum of two."""
+    total, differences = degrees[:, None] + degrees[None], np.abs(degrees[:, None] - degrees[None])
+    gram = 0.0
+    for signs in np.ndindex(2, 2, 2):
+        a, b, c = (np.where(sign, total[..., i], differences[..., i]) for i, sign in enumerate(signs))
+        # one flat index: XLA folds the three at compile time, which takes seconds
+        gram = gram + sums.reshape(-1)[np.ravel_multi_index((a, b, c), sums.shape)]
+    return gram / 8
 
 
 def features(basis: Basis, x: jax.Array) -> jax.Array:

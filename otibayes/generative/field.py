@@ -167,7 +167,7 @@ def predict(data: Data, found: FieldDraws, stars: np.ndarray, seed: int) -> np.n
     def at(s: int) -> np.ndarray:
         x = jnp.asarray(inputs_at(found.theta[s], vectors, delta, data.model))
         if found.change is not None and data.reference is not None:
-            x = Relabelling(found.change[s], data.reference.middle, data.reference.half)(x)
+            x = Relabelling(found.change[s], data.reference.terms)(x)
         return np.asarray(phi(x) @ found.coefficients[s])
 
     mean = np.stack([at(s) for s in range(len(found.theta))])

@@ -127,10 +127,10 @@ def field_group(field: FieldDraws, data: Data, shape: tuple[int, int]) -> xr.Dat
             "change": (
                 (*lead, "term", "input"),
                 over(field.change),
-                {"long_name": "relabelling of the inputs"},
+                {"long_name": "relabelling of the inputs", "degree": data.reference.terms.degree},
             ),
-            "middle": ("input", data.reference.middle, {"long_name": "of the range of the change's terms"}),
-            "half": ("input", data.reference.half, {"long_name": "half width of that range"}),
+            "middle": ("input", data.reference.terms.middle, {"long_name": "of the range of the change's terms"}),
+            "half": ("input", data.reference.terms.half, {"long_name": "half width of that range"}),
         }
     member = np.zeros(len(data), int)
     for c, rows in enumerate(data.members):

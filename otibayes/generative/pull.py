@@ -54,7 +54,7 @@ def mean_field(data: Data, theta: np.ndarray, field: GaussianField, found: Stati
     @jax.jit
     def values(x: jax.Array, linear: jax.Array) -> jax.Array:
         if change is not None and data.reference is not None:
-            x = Relabelling(change, data.reference.middle, data.reference.half)(x)
+            x = Relabelling(change, data.reference.terms)(x)
         return design(data.basis, x, linear) @ B
 
     x = inputs_at(theta, data.stars, data.delta, data.model)

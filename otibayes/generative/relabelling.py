@@ -6,80 +6,138 @@ of these changes, and so biases theta. Any smooth function of x(theta) is as goo
 
     s = x(theta) - D(x(theta)),    D(x) = E[x(theta) - x(reference) | x(theta) = x] over the stars,
 
-where D is a least-squares regression on polynomials of degree four. With it the score of theta is orthogonal to any
-smooth change of the field (the efficient score of a semiparametric model: Bickel et al. 1993, chapter 3), so that an
-error of the field's prior biases theta to second order only. Numbers: docs/generative.md, The field's prior and theta.
+where D is a least-squares regression on polynomials. With it the score of theta is orthogonal to any smooth change of
+the field (the efficient score of a semiparametric model: Bickel et al. 1993, chapter 3), so that an error of the
+field's prior biases theta to second order only. Numbers: docs/generative.md, The field's prior and theta.
 """
 
+from dataclasses import dataclass, field
+from math import comb
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..base.surface import chebyshev
+from ..base.surface import exponents
+from .basis import multiples, products_of_pairs
 
-__all__ = ["Reference", "Relabelling", "regression", "regression_sums"]
+__all__ = ["Reference", "Relabelling", "Terms", "regression", "regression_sums"]
 
-_DEGREE = 4
+_DEGREES = (2, 3, 4, 5, 6, 8)  # of the polynomials, ...
+_STARS = 50  # ... the largest with at least so many stars for each term
 _ROOM = 1.2  # of the reference inputs' range, in which polynomials are used; beyond it they are constant
 _RIDGE = 1e-10  # of a sum of squares, for terms that the stars do not tell
+_CHUNK = 512  # stars at once: their tables stay in the cache
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Terms:
+    """The T products of Chebyshev polynomials of total degree <= `degree` in ln(1 + J_R / 30), (L_z - L_0) / 300 and
+    ln(1 + J_z / 10), over a range of these arguments with its `middle` and `half` width (3,)."""
+
+    middle: Any
+    half: Any
+    degree: int = field(metadata={"static": True})
+
+    @classmethod
+    def over(cls, x: np.ndarray) -> "Terms":
+        """Over the range of inputs x (N, 3), of a degree that so many stars can tell."""
+        arguments = np.asarray(_arguments(jnp.asarray(x)))
+        low, high = arguments.min(0), arguments.max(0)
+        degree = max((d for d in _DEGREES if comb(3 + d, 3) * _STARS <= len(x)), default=_DEGREES[0])
+        return cls((low + high) / 2, np.maximum(_ROOM * (high - low) / 2, 1e-6), degree)
+
+    @property
+    def exponents(self) -> np.ndarray:
+        """Degree in each argument (T, 3)."""
+        return exponents(3, self.degree)
+
+    def tables(self, x: jax.Array, most: int) -> jax.Array:
+        """Chebyshev polynomials of degrees 0 to `most` in each argument of inputs x (n, 3): (3, most + 1, n)."""
+        unit = jnp.clip((_arguments(x) - jnp.asarray(self.middle)[None]) / jnp.asarray(self.half)[None], -1.0, 1.0)
+        return jnp.swapaxes(multiples(unit.T, most), 0, 1)
+
+
+def _arguments(x: jax.Array) -> jax.Array:
+    return jnp.stack([jnp.log1p(x[:, 0] ** 2), x[:, 1], jnp.log1p(x[:, 2] ** 2)], -1)
+
+
+def _weights(x: jax.Array) -> jax.Array:
+    """(3, n): the roots change in proportion, so that a zero stays a zero."""
+    return jnp.stack([x[:, 0], jnp.ones(len(x)), x[:, 2]])
+
+
+def _pairs(size: int) -> Any:
+    """Degrees in the first two arguments whose sum is less than `size`: two arrays."""
+    return np.nonzero(np.add.outer(np.arange(size), np.arange(size)) < size)
 
 
 class Relabelling(NamedTuple):
-    """s = x - D(x) at one theta: `change` (T, 3), D's coefficients of the terms; the terms' `middle` and `half` (3,),
-    centre and half width of the range of their arguments."""
+    """s = x - D(x) at one theta: `change` (T, 3), D's coefficients of the `terms`."""
 
     change: Any
-    middle: Any
-    half: Any
+    terms: Terms
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Relabelled inputs (n, 3) of inputs x (n, 3)."""
-        s = x - _weights(x) * (_terms(x, self.middle, self.half) @ self.change)
+        tables, size, (a, b, c) = self.terms.tables(x, self.terms.degree), self.terms.degree + 1, self.terms.exponents.T
+        first, second = _pairs(size)
+        whole = jnp.zeros((size, size, 3, size)).at[a, b, :, c].set(self.change)[first, second]
+        inner = whole.reshape(len(first), -1).T @ (tables[0][first] * tables[1][second])
+        s = x - (_weights(x) * jnp.sum(inner.reshape(3, size, -1) * tables[2][None], 1)).T
         return jnp.where(np.array([[True, False, True]]), jnp.abs(s), s)  # the field is even in both roots
 
 
 class Reference(NamedTuple):
-    """The inputs `x` (N, 3) of all stars in a reference model `theta` (d,), and the range of the terms: see
-    `Relabelling`."""
+    """The inputs `x` (N, 3) of all stars in a reference model `theta` (d,), and the `terms` of their regression."""
 
     theta: np.ndarray
     x: np.ndarray
-    middle: np.ndarray
-    half: np.ndarray
+    terms: Terms
 
     @classmethod
     def of(cls, theta: np.ndarray, x: np.ndarray) -> "Reference":
-        arguments = np.asarray(_arguments(jnp.asarray(x)))
-        low, high = arguments.min(0), arguments.max(0)
-        return cls(np.asarray(theta, float), x, (low + high) / 2, np.maximum(_ROOM * (high - low) / 2, 1e-6))
+        return cls(np.asarray(theta, float), x, Terms.over(x))
 
 
-def _arguments(x: jax.Array) -> jax.Array:
-    """ln(1 + J_R / 30), (L_z - L_0) / 300, ln(1 + J_z / 10) (n, 3) of inputs x (n, 3)."""
-    return jnp.stack([jnp.log1p(x[:, 0] ** 2), x[:, 1], jnp.log1p(x[:, 2] ** 2)], -1)
+def regression_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms: Terms) -> tuple[Any, Any]:
+    """Sums over stars that give the normal equations of the change x - reference (n, 3) of the inputs x (n, 3): of the
+    products of polynomials of up to twice the degree, and of the polynomials times the change."""
+    chunk = min(_CHUNK, len(x))
+    lack = -len(x) % chunk
+    padded = [jnp.pad(c, ((0, lack), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in (x, reference)]
+    columns = [c.reshape(-1, chunk, *c.shape[1:]) for c in (*padded, jnp.pad(weight, (0, lack)))]
+
+    @jax.checkpoint
+    def step(total: Any, one: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, _chunk_sums(*one, terms)), None
+
+    zero = jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape), jax.eval_shape(lambda: _chunk_sums(*(c[0] for c in columns), terms))
+    )
+    return jax.lax.scan(step, zero, columns)[0]
 
 
-def _terms(x: jax.Array, middle: jax.Array, half: jax.Array) -> jax.Array:
-    """All products of Chebyshev polynomials of total degree up to four in the arguments (n, T)."""
-    unit = jnp.clip((_arguments(x) - jnp.asarray(middle)[None]) / jnp.asarray(half)[None], -1.0, 1.0)
-    return jax.vmap(lambda point: chebyshev(point, _DEGREE))(unit)
+def _chunk_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms: Terms) -> tuple[Any, Any]:
+    tables, size = terms.tables(x, 2 * terms.degree), terms.degree + 1
+    weighted = _weights(x) * weight[None]
+
+    def sums(tables: jax.Array, columns: jax.Array) -> jax.Array:
+        size = tables.shape[1]
+        first, second = _pairs(size)
+        others = (columns[:, None] * tables[2][None]).reshape(3 * size, -1)
+        found = (tables[0][first] * tables[1][second]) @ others.T
+        return jnp.zeros((size, size, 3, size)).at[first, second].set(found.reshape(-1, 3, size))
+
+    return sums(tables, weighted * _weights(x)), sums(tables[:, :size], weighted * (x - reference).T)
 
 
-def _weights(x: jax.Array) -> jax.Array:
-    """(n, 3): the roots change in proportion, so that a zero stays a zero."""
-    return jnp.stack([x[:, 0], jnp.ones(len(x)), x[:, 2]], -1)
-
-
-def regression_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, middle: Any, half: Any) -> tuple[Any, Any]:
-    """Normal equations (3, T, T), (3, T) of the change x - reference (n, 3) of the inputs x (n, 3) on the terms."""
-    design = _weights(x).T[:, :, None] * _terms(x, middle, half)[None]
-    weighted = design * weight[None, :, None]
-    return jnp.einsum("jnt,jnu->jtu", weighted, design), jnp.einsum("jnt,nj->jt", weighted, x - reference)
-
-
-def regression(gram: jax.Array, projection: jax.Array) -> jax.Array:
-    """The coefficients (T, 3) that solve the normal equations."""
-    ridge = _RIDGE * jnp.trace(gram, axis1=1, axis2=2)[:, None, None] * jnp.eye(gram.shape[-1])[None]
-    return jnp.linalg.solve(gram + ridge, projection[..., None])[..., 0].T
+def regression(sums: Any, terms: Terms) -> jax.Array:
+    """The coefficients (T, 3) that solve the normal equations of `regression_sums`."""
+    products, projections = sums
+    a, b, c = terms.exponents.T
+    gram = jnp.stack([products_of_pairs(products[:, :, j], terms.exponents) for j in range(3)])
+    ridge = _RIDGE * jnp.trace(gram, axis1=1, axis2=2)[:, None, None] * jnp.eye(len(a))[None]
+    return jnp.linalg.solve(gram + ridge, projections[a, b, :, c].T[..., None])[..., 0].T

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..dynamics.trend import trend_terms
-from .basis import Basis, cosines, features
+from .basis import Basis, cosines, features, products_of_pairs
 
 __all__ = ["WIDTH", "Moments", "Statistic", "condensed", "design", "gram", "moments", "projection", "statistic"]
 
@@ -92,14 +92,7 @@ def _chunk(box: Any, degrees: tuple[int, ...], x: Any, Z: Any, weight: Any) -> M
 
 def gram(basis: Basis, found: Moments) -> Any:
     """Phi^T Phi (M, M) of the basis' M products of cosines, uncombined."""
-    d = basis.degrees
-    sums, differences = d[:, None] + d[None], np.abs(d[:, None] - d[None])
-    total = 0.0
-    for signs in np.ndindex(2, 2, 2):
-        a, b, c = (np.where(sign, sums[..., i], differences[..., i]) for i, sign in enumerate(signs))
-        # one flat index: XLA folds the three at compile time, which takes seconds
-        total = total + found.cosines.reshape(-1)[np.ravel_multi_index((a, b, c), found.cosines.shape)]
-    return total / 8
+    return products_of_pairs(found.cosines, basis.degrees)
 
 
 def projection(basis: Basis, found: Moments) -> Any:

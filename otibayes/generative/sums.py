@@ -98,43 +98,43 @@ def _blocks(data: "Data") -> list[tuple[int, _Stars]]:
 # ---- the two steps of a pass: inputs, of which the relabelling follows, then sums of the relabelled inputs
 
 
-def _span(data: "Data") -> Any:
+def _terms(data: "Data") -> Any:
     """What `Relabelling` needs besides the change; None where inputs keep their labels."""
-    return None if data.reference is None else (data.reference.middle, data.reference.half)
+    return None if data.reference is None else data.reference.terms
 
 
 @partial(jax.jit, static_argnums=0)
-def _first(model: MassModel, theta: Any, block: _Stars, span: Any) -> tuple[Any, Any]:
+def _first(model: MassModel, theta: Any, block: _Stars, terms: Any) -> tuple[Any, Any]:
     """A block's inputs, and its part of the normal equations of the relabelling."""
     x = _inputs(theta, block.stars, block.delta, model)
-    return x, None if span is None else regression_sums(x, block.reference, block.weight, *span)
+    return x, None if terms is None else regression_sums(x, block.reference, block.weight, terms)
 
 
 @partial(jax.jit, static_argnums=0)
-def _second(where: _Where, change: Any, x: Any, block: _Stars, span: Any) -> Moments:
+def _second(where: _Where, change: Any, x: Any, block: _Stars, terms: Any) -> Moments:
     """A block's sums. Backwards, its tables of cosines are made again, which is cheaper than to keep those of all
     blocks."""
 
     @jax.checkpoint
     def of(change: Any, x: Any) -> Moments:
-        return moments(where.box, where.degrees, _relabelled(change, x, span), block.Z, block.weight)
+        return moments(where.box, where.degrees, _relabelled(change, x, terms), block.Z, block.weight)
 
     return of(change, x)
 
 
-def _relabelled(change: Any, x: Any, span: Any) -> Any:
-    return x if change is None else Relabelling(change, *span)(x)
+def _relabelled(change: Any, x: Any, terms: Any) -> Any:
+    return x if change is None else Relabelling(change, terms)(x)
 
 
 @jax.jit
-def _change(equations: list[Any]) -> Any:
+def _change(equations: list[Any], terms: Any) -> Any:
     """The relabelling's coefficients, of all blocks' normal equations."""
-    return None if equations[0] is None else regression(*(sum(part) for part in zip(*equations, strict=True)))
+    return None if terms is None else regression([sum(part) for part in zip(*equations, strict=True)], terms)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _linearised(function: Any, static: Any, *arguments: Any) -> Any:
-    """A step of a block, and its pullback, a pytree, to all arguments but the block and the span of the terms."""
+    """A step of a block, and its pullback, a pytree, to all arguments but the block and the terms."""
     free, fixed = arguments[:-2], arguments[-2:]
     return jax.vjp(lambda *free: function(static, *free, *fixed), *free)
 
@@ -158,12 +158,12 @@ def _of_classes(data: "Data", change: Any, parts: Iterable[tuple[int, Moments]])
 def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
     """One pass: sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to
     `degrees`, by default the basis'. On one core, in an order that is always the same; not to be traced."""
-    where, theta, blocks, span = _where(data, degrees), jnp.asarray(theta, float), _blocks(data), _span(data)
-    first = [_first(data.model, theta, block, span) for _, block in blocks]
-    change = _change([equations for _, equations in first])
+    where, theta, blocks, terms = _where(data, degrees), jnp.asarray(theta, float), _blocks(data), _terms(data)
+    first = [_first(data.model, theta, block, terms) for _, block in blocks]
+    change = _change([equations for _, equations in first], terms)
 
     def part(x: Any, block: _Stars) -> Moments:
-        return jax.tree.map(np.asarray, _second(where, change, x, block, span))
+        return jax.tree.map(np.asarray, _second(where, change, x, block, terms))
 
     parts = [(label, part(x, block)) for (label, block), (x, _) in zip(blocks, first, strict=True)]
     return _of_classes(data, None if change is None else np.asarray(change), parts)
@@ -171,17 +171,17 @@ def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
 
 def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
     """`moments_at` on all cores, and the function that takes a cotangent of the sums to one of theta (d,)."""
-    where, theta, blocks, span = _where(data), jnp.asarray(theta, float), _blocks(data), _span(data)
+    where, theta, blocks, terms = _where(data), jnp.asarray(theta, float), _blocks(data), _terms(data)
     labels = [label for label, _ in blocks]
 
     def on_cores(function: Callable[..., Any], *columns: Any) -> list[Any]:
         with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(function, *columns))
 
-    first = on_cores(lambda block: _linearised(_first, data.model, theta, block[1], span), blocks)
-    change, from_change = jax.vjp(_change, [equations for (_, equations), _ in first])
+    first = on_cores(lambda block: _linearised(_first, data.model, theta, block[1], terms), blocks)
+    change, from_change = jax.vjp(lambda sums: _change(sums, terms), [sums for (_, sums), _ in first])
     inputs = [x for (x, _), _ in first]
-    second = on_cores(lambda x, block: _linearised(_second, where, change, x, block[1], span), inputs, blocks)
+    second = on_cores(lambda x, block: _linearised(_second, where, change, x, block[1], terms), inputs, blocks)
 
     def pullback(cotangent: Moments) -> np.ndarray:
         cotangent = cotangent._replace(change=None)  # no likelihood depends on it but through the sums
@@ -201,16 +201,16 @@ def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[M
 
 def all_moments(data: "Data", theta: Any) -> Moments:
     """`moments_at` as a function to be traced and differentiated, of theta (d,)."""
-    where, blocks, span = _where(data), _blocks(data), _span(data)
+    where, blocks, terms = _where(data), _blocks(data), _terms(data)
     labels = np.array([label for label, _ in blocks])
     columns = jax.tree.map(lambda *leaves: np.stack(leaves), *(block for _, block in blocks))
-    x, equations = jax.lax.map(lambda block: _first(data.model, theta, block, span), columns)
-    change = None if span is None else regression(*(part.sum(0) for part in equations))
-    shapes = jax.eval_shape(partial(_second, where), change, x[0], blocks[0][1], span)
+    x, equations = jax.lax.map(lambda block: _first(data.model, theta, block, terms), columns)
+    change = None if terms is None else regression([part.sum(0) for part in equations], terms)
+    shapes = jax.eval_shape(partial(_second, where), change, x[0], blocks[0][1], terms)
 
     def step(total: Moments, one: tuple) -> tuple[Moments, None]:
         label, x, block = one
-        part = _second(where, change, x, block, span)
+        part = _second(where, change, x, block, terms)
         return jax.tree.map(lambda sums, new: sums.at[label].add(new), total, part), None
 
     zero = jax.tree.map(lambda shape: jnp.zeros((len(data.members), *shape.shape)), shapes)
@@ -222,11 +222,11 @@ def all_moments(data: "Data", theta: Any) -> Moments:
 
 def all_inputs(data: "Data", theta: Any) -> jax.Array:
     """Relabelled inputs (N, 3) of all stars as a function to be traced and differentiated, of theta (d,)."""
-    x, span = _inputs(theta, data.stars, data.delta, data.model), _span(data)
+    x, terms = _inputs(theta, data.stars, data.delta, data.model), _terms(data)
     if data.reference is None:
         return x
-    change = regression(*regression_sums(x, jnp.asarray(data.reference.x), jnp.asarray(data.weight), *span))
-    return _relabelled(change, x, span)
+    change = regression(regression_sums(x, jnp.asarray(data.reference.x), jnp.asarray(data.weight), terms), terms)
+    return _relabelled(change, x, terms)
 
 
 def inputs_at(theta: Any, stars: Any, delta: Any, model: MassModel) -> np.ndarray:
