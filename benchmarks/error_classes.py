@@ -24,7 +24,7 @@ from otibayes.generative.basis import prior_covariance
 from otibayes.generative.expansion import Run
 from otibayes.generative.statistic import condensed, design
 from otibayes.generative.sums import all_inputs, all_moments
-from otibayes.generative.surface import StarPotential, given, shift
+from otibayes.generative.surface import given, shift
 from otibayes.generative.unconstrained import Unconstrained, laplace
 from otibayes.stars.preparation import prepare_stars
 
@@ -88,11 +88,10 @@ def main():
     prepared = prepare_stars(stars, elements, delta, every=False)
     common = likelihood_data(prepared)
     flat_model = Unconstrained.of(joint_abundances, common)
-    prior, rng = flat_model.prior(), np.random.default_rng(0)
-    fiducial = np.array(MILKY_WAY.Parameters())[None]
-    common = Run(flat_model).resolving(common, prior.mean, prior.draws(rng, 200), fiducial, None, "prior")
-    plain = StarPotential(flat_model, common)
-    draws = laplace(plain, prior).draws(rng, options.draws)
+    prior, fiducial = flat_model.prior(), np.array(MILKY_WAY.Parameters())
+    plain = Run(flat_model).on_basis(common, prior, None, "prior", fiducial[None])
+    common = plain.data
+    draws = laplace(plain, prior).draws(np.random.default_rng(0), options.draws)
 
     def log_density(density):
         potential = jax.jit(flat_model.potential(density))

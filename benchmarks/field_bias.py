@@ -28,10 +28,9 @@ import otibayes as oti
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import likelihood_data
 from otibayes.generative.density import hilbert_log_likelihood
-from otibayes.generative.expansion import BASIS_DRAWS, Run
+from otibayes.generative.expansion import Run
 from otibayes.generative.pull import slope_of_average
-from otibayes.generative.surface import StarPotential
-from otibayes.generative.unconstrained import Unconstrained, to_unbounded
+from otibayes.generative.unconstrained import Gaussian, Unconstrained, to_unbounded
 from otibayes.stars.labels import LABELS
 from otibayes.stars.preparation import prepare_stars
 
@@ -50,12 +49,11 @@ def bias(data: Any, mean: np.ndarray, truth: np.ndarray) -> tuple[int, np.ndarra
     unconstrained = Unconstrained.of(joint_abundances, data)
     flat = unconstrained.prior().mean
     flat[unconstrained.places] = np.asarray(to_unbounded(MILKY_WAY.Parameters(*truth), MILKY_WAY))
-    hyper, rng = np.setdiff1d(np.arange(flat.size), unconstrained.places), np.random.default_rng(0)
+    hyper = np.setdiff1d(np.arange(flat.size), unconstrained.places)
+    spread = np.diag(np.where(np.isin(np.arange(flat.size), hyper), SPREAD**2, 0.0))
     for step in range(3):  # the first bases are for what the prior says of length scales
-        draws = np.tile(flat, (BASIS_DRAWS, 1))
-        draws[:, hyper] += rng.normal(0, SPREAD, (BASIS_DRAWS, hyper.size))
-        data = Run(unconstrained).resolving(data, flat, draws, truth[None], None, f"step-{step}")
-        found = StarPotential(unconstrained, data).statistic(truth)
+        density = Run(unconstrained).on_basis(data, Gaussian(flat, spread), None, f"step-{step}", truth[None])
+        data, found = density.data, density.statistic(truth)
         likelihood = partial(hilbert_log_likelihood, found=found, basis=data.basis, classes=data.classes)
         slope = jax.jit(jax.value_and_grad(unconstrained.potential(lambda _, field: likelihood(field))))  # noqa: B023
 

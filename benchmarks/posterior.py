@@ -21,7 +21,7 @@ from otibayes.base.parallel import cores
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import likelihood_data
 from otibayes.generative.expansion import Run
-from otibayes.generative.surface import StarPotential, region_about
+from otibayes.generative.surface import region_about
 from otibayes.generative.unconstrained import Unconstrained
 from otibayes.stars import embedded_stars
 from otibayes.stars.preparation import prepare_stars
@@ -67,10 +67,9 @@ def gradients(number, basis_size):
     stars = eight_elements(copies(embedded_stars(), number))
     data = likelihood_data(prepare_stars(stars, list(stars.abundances), every=False))
     flat_model = Unconstrained.of(joint_abundances, data)
-    prior, rng = flat_model.prior(), np.random.default_rng(0)
-    theta = np.array(MILKY_WAY.Parameters())
-    data = Run(flat_model).resolving(data, prior.mean, prior.draws(rng, 200), theta[None], basis_size, "prior")
-    plain = StarPotential(flat_model, data)
+    prior, theta = flat_model.prior(), np.array(MILKY_WAY.Parameters())
+    plain = Run(flat_model).on_basis(data, prior, basis_size, "prior", theta[None])
+    data = plain.data
     size = (len(data.basis.degrees), data.basis.size)
 
     before = memory()

@@ -30,7 +30,7 @@ from otibayes.generative.posterior import convergence
 from otibayes.generative.statistic import Statistic
 from otibayes.generative.sums import all_inputs
 from otibayes.generative.surface import SurfaceReport, light, packed, pareto_k, region_about, shift
-from otibayes.generative.unconstrained import Gaussian, Unconstrained, from_unbounded, to_unbounded
+from otibayes.generative.unconstrained import Unconstrained, from_unbounded, to_unbounded
 from otibayes.stars.preparation import prepare_stars
 
 NAMES = [p.name for p in TABLE]
@@ -98,16 +98,15 @@ def data():
 @pytest.fixture(scope="module")
 def peak(data):
     run = Run(Unconstrained.of(joint_abundances, data), SampleSettings())
-    return run, sampling._maximum(run, data, np.random.default_rng(0))
+    return run, sampling._maximum(run, data)[0]
 
 
 @pytest.fixture(scope="module")
 def expansion(data, peak):
     """A basis and a surface that are good enough at Gaussian draws about the maximum, and these draws."""
     run, gaussian = peak
-    rng, made = np.random.default_rng(0), Expansion(run, data)
-    made.on_basis(gaussian.mean, gaussian.draws(rng, 200, 1.5), None, "maximum")
-    draws = gaussian.draws(rng, 300)
+    made = Expansion(run, run.on_basis(data, gaussian.wider(1.5), None, "maximum"))
+    draws = gaussian.draws(np.random.default_rng(0), 300)
     made.suit(draws, "test")
     return made, draws
 
@@ -277,10 +276,9 @@ class Gaussians:
 def narrow(data, peak):
     """A Gaussian half as wide as that about the maximum, for which a small basis and a plain surface suffice."""
     run, gaussian = peak
-    half = Gaussian(gaussian.mean, 0.25 * gaussian.covariance)
-    rng, made = np.random.default_rng(0), Expansion(run, data)
-    made.on_basis(half.mean, half.draws(rng, 200), None, "narrow")
-    guide = half.draws(rng, 300)
+    half = gaussian.wider(0.5)
+    made = Expansion(run, run.on_basis(data, half, None, "narrow"))
+    guide = half.draws(np.random.default_rng(0), 300)
     made.suit(guide, "narrow")
     return made, guide, half
 

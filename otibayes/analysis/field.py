@@ -34,8 +34,8 @@ def relabelling_of(posterior: xr.DataTree) -> Relabelling | None:
     if "change" not in f:
         return None
     every = f.change.values.reshape(-1, *f.change.shape[2:])
-    span = (np.broadcast_to(f[name].values, (len(every), 3)) for name in ("middle", "half"))
-    return Relabelling(every, Terms(*span, int(f.change.attrs["degree"])))
+    middle, half = (np.broadcast_to(f[name].values, (len(every), 3)) for name in ("middle", "half"))
+    return Relabelling(every, Terms(middle, half, int(f.change.attrs["degree"])))
 
 
 def extra_of(posterior: xr.DataTree) -> np.ndarray:

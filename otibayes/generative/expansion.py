@@ -15,9 +15,9 @@ from .data import Data
 from .settings import SampleSettings
 from .statistic import Statistic
 from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift
-from .unconstrained import Unconstrained
+from .unconstrained import Gaussian, Unconstrained
 
-__all__ = ["BASIS_DRAWS", "BASIS_THETAS", "FEW", "WIDER", "Expansion", "Run"]
+__all__ = ["FEW", "WIDER", "Expansion", "Run"]
 
 FEW = 4000  # stars that show which combinations of a basis matter, and where the maximum is about
 _SIGMAS = 6.0  # radius of the surface's region, ...
@@ -25,8 +25,8 @@ _ROOM = 1.15  # ... and at least so many times the distance of the outermost dra
 _DEGREES = (4, 5, 6)
 _ERROR_MOST = 0.05  # of a surface, in ln L, rms over draws: no posterior shows it
 _GUIDED = 32  # draws of the run before, at which a surface is checked before it is used
-BASIS_DRAWS = 200  # of the model's hyperparameters, for which a basis is made
-BASIS_THETAS = 8  # at which stars show which combinations of a basis matter
+_BASIS_DRAWS = 200  # of the model's hyperparameters, for which a basis is made
+_BASIS_THETAS = 8  # at which stars show which combinations of a basis matter
 WIDER = 1.5  # than the curvature at the maximum says, hyperparameters may be
 
 
@@ -40,16 +40,20 @@ class Run(NamedTuple):
     passes: Store = Store(threads=cores())
     stage: Stages = Stages()
 
-    def resolving(
-        self, data: Data, reference: np.ndarray, draws: np.ndarray, thetas: Any, size: int | None, name: str
-    ) -> Data:
-        """With inputs that keep the labels of the theta of a flat vector `reference` (P,), and bases of `size` cosines
-        (None: as many as it takes) for the fields of `draws` (S, P), by passes over few stars at `thetas` (T, d).
+    def on_basis(
+        self, data: Data, about: Gaussian, size: int | None, name: str, thetas: np.ndarray | None = None
+    ) -> StarPotential:
+        """The likelihood on bases of `size` cosines (None: as many as it takes), for the fields of draws from `about`,
+        with inputs that keep the labels of its mean. Passes over few stars at `thetas` (T, d), by default at draws,
+        show which combinations of the cosines matter.
 
-        Kept in the store under a name: another number of cores could turn a basis' vectors about.
+        Bases are kept in the store under a name: another number of cores could turn their vectors about.
         """
-        fields = self.unconstrained.fields(draws)
-        data = data.relabelled(np.asarray(self.unconstrained.theta(reference))).on_box(fields, size)
+        draws = about.draws(np.random.default_rng([self.seed, 0x6261736973]), _BASIS_DRAWS)
+        theta = jax.jit(jax.vmap(self.unconstrained.theta))
+        fields, reference = self.unconstrained.fields(draws), np.asarray(theta(about.mean[None]))[0]
+        thetas = np.asarray(theta(draws[:_BASIS_THETAS])) if thetas is None else thetas
+        data = data.relabelled(reference).on_box(fields, size)
 
         def bases() -> tuple[Basis, Basis]:
             few = replace(data.some(FEW, self.seed), basis=data.basis, finer=data.finer)
@@ -59,26 +63,27 @@ class Run(NamedTuple):
         like = Basis._make([0] * len(Basis._fields))
         with self.stage("basis"):
             basis, finer = self.store.keep(f"basis-{name}", bases, (like, like))
-        return replace(data, basis=basis, finer=finer)
+        return StarPotential(self.unconstrained, replace(data, basis=basis, finer=finer), self.passes)
 
 
 @dataclass
 class Expansion:
-    """The density of all stars on one basis, the statistic known so far, and the surface in use over its `region`."""
+    """The density of all stars on one basis, `plain`, what is known of its statistic so far, and the surface in use
+    over its `region`."""
 
     run: Run
-    data: Data
-    plain: Any = None
+    plain: StarPotential
     known: Any = None
     region: Any = None
     surface: Any = None
 
-    def on_basis(self, reference: np.ndarray, draws: np.ndarray, size: int | None, name: str) -> None:
-        """As `Run.resolving`, and nothing known on it."""
-        thetas = np.asarray(jax.jit(jax.vmap(self.run.unconstrained.theta))(draws[:BASIS_THETAS]))
-        self.data = self.run.resolving(self.data, reference, draws, thetas, size, name)
-        self.plain = StarPotential(self.run.unconstrained, self.data, self.run.passes)
-        self.known, self.surface = self.plain.evaluations(), None
+    def __post_init__(self) -> None:
+        self.known = self.known or self.plain.evaluations()
+
+    @property
+    def data(self) -> Data:
+        """The stars, on the basis in use."""
+        return self.plain.data
 
     def place(self, theta: np.ndarray, degree: int = _DEGREES[0]) -> None:
         """A surface over six sigmas of draws theta (S, d), or as far as they go."""
@@ -119,10 +124,9 @@ class Expansion:
 
     def refine(self, guide: np.ndarray, name: str) -> None:
         """A basis of twice as many cosines, for the draws' own hyperparameters."""
-        rng = np.random.default_rng([self.run.seed, 0x666577])
-        chosen = rng.choice(guide, min(BASIS_DRAWS, len(guide)), replace=False)
-        centre = guide.mean(0)
-        self.on_basis(centre, centre + WIDER * (chosen - centre), 2 * len(self.data.basis.degrees), name)
+        about = Gaussian(guide.mean(0), np.cov(guide.T)).wider(WIDER)
+        self.plain = self.run.on_basis(self.data, about, 2 * len(self.data.basis.degrees), name)
+        self.known, self.surface = self.plain.evaluations(), None
 
     def holds(self, draws: np.ndarray, lp: np.ndarray) -> bool:
         """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""

@@ -17,7 +17,7 @@ from ..base.store import Store
 from ..dynamics import prior_grid
 from .data import Data
 from .density import dense_log_likelihood
-from .expansion import BASIS_DRAWS, BASIS_THETAS, FEW, WIDER, Expansion, Run
+from .expansion import FEW, WIDER, Expansion, Run
 from .model import GaussianField, Model
 from .nuts import Chains, sample_nuts
 from .pull import own_slope
@@ -30,7 +30,8 @@ from .unconstrained import Gaussian, Unconstrained, laplace
 __all__ = ["Posterior", "convergence", "sample_posterior"]
 
 _FEW_COSINES = 256  # with which the maximum of few stars is found
-_ROUNDS = 5  # at the maximum, at most
+_GRID = 8  # mass models over the prior, by which the basis of few stars is made
+_ROUNDS = 4  # at the maximum of all stars, at most
 _SETTLED = 0.3  # sigma in theta: the maximum that moves by less has labels that are near enough its own
 _ATTEMPTS = 3  # at sampling
 _PILOT = 100  # draws of each chain
@@ -77,9 +78,8 @@ def sample_posterior(
     rng = np.random.default_rng([seed, 0x6472617773])
     if not settings.surface and settings.likelihood == "dense":
         _check_dense(data)
-    peak = _maximum(run, data, rng)
-    expansion = Expansion(run, data)
-    expansion.on_basis(peak.mean, peak.draws(rng, BASIS_DRAWS, WIDER), settings.basis_size, "maximum")
+    peak, density = _maximum(run, data)
+    expansion = Expansion(run, density)
     guide = peak.draws(rng, _GUIDE)
     if settings.surface:
         sampled = _on_surface(run, expansion, _pilot(run, expansion, guide, peak), peak)
@@ -104,27 +104,30 @@ def _each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 # ---- the maximum and a pilot run
 
 
-def _maximum(run: Run, data: Data, rng: np.random.Generator) -> Gaussian:
-    """The Gaussian about the maximum of all stars: found from that of few, and again until orbits' labels are those of
-    the maximum itself."""
-    unconstrained, store, places = run.unconstrained, run.store, run.unconstrained.places
-    peak, stars = unconstrained.prior(), data.some(FEW, run.seed)
-    draws: np.ndarray = peak.draws(rng, BASIS_DRAWS)
-    size: int | None = run.settings.basis_size or _FEW_COSINES
-    thetas = rng.permutation(np.array(prior_grid(data.model)))[:BASIS_THETAS]
-    for number in range(1, _ROUNDS + 1):
+def _maximum(run: Run, data: Data) -> tuple[Gaussian, StarPotential]:
+    """The Gaussian about the maximum of all stars, found from that of few, and again until orbits' labels are those of
+    the maximum itself; and the likelihood with these labels, on a basis for the field there."""
+    unconstrained = run.unconstrained
+
+    def climbed(number: int, density: StarPotential, start: Gaussian) -> Gaussian:
         name = f"maximum-{number}"
-        resolving = run.resolving(stars, peak.mean, draws, thetas, size, name)
-        density = StarPotential(unconstrained, resolving, run.passes)
-        with run.stage(f"maximum {number}, {len(stars)} stars"):
-            found = Gaussian(*store.keep(name, partial(laplace, density, peak), (0, 0)))
-        moved = np.abs(found.mean - peak.mean) / np.sqrt(np.diag(found.covariance))
-        peak, settled = found, len(stars) == len(data) and moved[places].max() < _SETTLED
-        if settled:
+        with run.stage(f"maximum {number}, {len(density.data)} stars"):
+            return Gaussian(*run.store.keep(name, partial(laplace, density, start), (0, 0)))
+
+    few, prior = data.some(FEW, run.seed), unconstrained.prior()
+    grid = np.random.default_rng(run.seed).permutation(np.array(prior_grid(data.model)))[:_GRID]
+    density = run.on_basis(few, prior, run.settings.basis_size or _FEW_COSINES, "prior", grid)
+    peak = climbed(1, density, prior)
+    density = run.on_basis(data, peak.wider(WIDER), run.settings.basis_size, "maximum")
+    start = peak.wider(np.sqrt(len(few) / len(data)))
+    for number in range(2, 2 + _ROUNDS):
+        found = climbed(number, density, start)
+        moved = np.abs(found.mean - start.mean) / np.sqrt(np.diag(found.covariance))
+        start = found
+        if moved[unconstrained.places].max() < _SETTLED:
             break
-        draws, size, stars = peak.draws(rng, BASIS_DRAWS, WIDER), run.settings.basis_size, data
-        thetas = density.theta(draws[:BASIS_THETAS])
-    return peak
+        density = density.relabelled(density.theta(found.mean))
+    return start, density
 
 
 def _pilot(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) -> np.ndarray:

@@ -112,15 +112,15 @@ def regression_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms
 
     @jax.checkpoint
     def step(total: Any, one: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, _chunk_sums(*one, terms)), None
+        return jax.tree.map(jnp.add, total, _chunk_sums(terms, *one)), None
 
     zero = jax.tree.map(
-        lambda shape: jnp.zeros(shape.shape), jax.eval_shape(lambda: _chunk_sums(*(c[0] for c in columns), terms))
+        lambda shape: jnp.zeros(shape.shape), jax.eval_shape(lambda: _chunk_sums(terms, *(c[0] for c in columns)))
     )
     return jax.lax.scan(step, zero, columns)[0]
 
 
-def _chunk_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms: Terms) -> tuple[Any, Any]:
+def _chunk_sums(terms: Terms, x: jax.Array, reference: jax.Array, weight: jax.Array) -> tuple[Any, Any]:
     tables, size = terms.tables(x, 2 * terms.degree), terms.degree + 1
     weighted = _weights(x) * weight[None]
 

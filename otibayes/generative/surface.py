@@ -1,5 +1,6 @@
 """The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
+import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from ..base import surface as response
 from ..base.errors import InputError
 from ..base.parallel import threaded
+from ..base.progress import progress
 from ..base.store import Store
 from ..dynamics import MassModel
 from .basis import Basis
@@ -20,7 +22,7 @@ from .density import hilbert_log_likelihood
 from .model import GaussianField
 from .statistic import Moments, Statistic, condensed
 from .sums import moments_and_pullback, moments_at
-from .unconstrained import Unconstrained, differences, to_unbounded
+from .unconstrained import Gaussian, Unconstrained, differences, minimum, to_unbounded
 
 __all__ = [
     "SHIFT_MOST",
@@ -44,6 +46,7 @@ SHIFT_MOST = 0.1  # of a posterior mean, in sigma
 _CLEAR = 0.02  # a shift that a few draws settle
 _CHECKED = (32, 100)  # posterior draws at which the surface is compared with the plain likelihood: if clear, or else
 _HELD_OUT = 12  # points
+_INNER = 2e-3  # gradient by the hyperparameters at their best, in units of the Gaussian that starts the search
 
 
 def given(field: GaussianField, found: Statistic, basis: Basis, data: Data) -> Any:
@@ -78,10 +81,16 @@ class StarPotential:
         self._statistics = [jax.jit(partial(condensed, basis, elements=elements)) for basis in both]
         self._potentials = [jax.jit(partial(potential, basis)) for basis in both]
         self._slope_of_sums = jax.jit(jax.value_and_grad(of_sums, (0, 1)))
-        self._slope = jax.jit(jax.grad(partial(potential, data.basis)))
+        self._slope = jax.jit(jax.value_and_grad(partial(potential, data.basis)))
         self._pull = jax.jit(lambda flat, bar: jax.vjp(unconstrained.theta, flat)[1](bar)[0])
         self._all_on_surface = jax.jit(lambda draws, surface: jax.lax.map(lambda z: self.on_surface(z, surface), draws))
         self._theta = jax.jit(jnp.vectorize(unconstrained.theta, signature="(p)->(d)"))
+
+    def relabelled(self, theta: np.ndarray) -> "StarPotential":
+        """The same basis and programs, for inputs that keep their labels at theta (d,)."""
+        other = copy.copy(self)
+        other.data = self.data.relabelled(theta)
+        return other
 
     def theta(self, flat: np.ndarray) -> np.ndarray:
         """Parameters (..., d) in flat vectors (..., P)."""
@@ -106,6 +115,40 @@ class StarPotential:
 
         return np.array(threaded("check", "draw")(both, zip(draws, sums, strict=True))).T
 
+    def maximum(self, start: Gaussian) -> np.ndarray:
+        """The flat vector (P,) of the maximum, searched for from a Gaussian that is near it.
+
+        At each theta the hyperparameters are those that are best there, found at fixed sums over the stars: so passes
+        are few (variable projection: Golub & Pereyra 1973).
+        """
+        theta = self.unconstrained.places
+        hyper = np.setdiff1d(np.arange(start.mean.size), theta)
+        conditional = np.linalg.inv(np.linalg.inv(start.covariance)[np.ix_(hyper, hyper)])
+        best, least = start.mean, np.inf
+        with progress(None, "maximum", "pass") as bar:
+
+            def profile(at: np.ndarray) -> tuple[float, np.ndarray]:
+                nonlocal best, least
+                flat = best.copy()
+                flat[theta] = at
+                sums, pullback = moments_and_pullback(self.data, self.theta(flat))
+                found = self._statistics[0](sums)
+
+                def of_hyper(at: np.ndarray) -> tuple[Any, Any]:
+                    flat[hyper] = at
+                    value, gradient = self._slope(flat, found)
+                    return value, gradient[hyper]
+
+                flat[hyper] = minimum(of_hyper, Gaussian(best[hyper], conditional), _INNER)
+                value, (direct, bar_of_sums) = self._slope_of_sums(flat, sums)
+                bar.update()
+                if value < least:
+                    best, least = flat.copy(), float(value)
+                return float(value), np.asarray(direct + self._pull(flat, pullback(bar_of_sums)))[theta]
+
+            minimum(profile, Gaussian(start.mean[theta], start.covariance[np.ix_(theta, theta)]))
+        return best
+
     def slope(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """Value and gradient (P,), on all cores."""
         sums, pullback = moments_and_pullback(self.data, self.theta(flat))
@@ -119,7 +162,7 @@ class StarPotential:
         hyper = np.setdiff1d(np.arange(flat.size), theta)
         found = self.statistic(self.theta(flat))
         hessian = np.zeros((flat.size, flat.size))
-        hessian[hyper] = differences(lambda point: self._slope(point, found), flat, hyper)
+        hessian[hyper] = differences(lambda point: self._slope(point, found)[1], flat, hyper)
         hessian[theta] = differences(lambda point: self.slope(point)[1], flat, theta)
         hessian[:, theta] = hessian[theta].T
         return hessian

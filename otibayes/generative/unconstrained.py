@@ -20,7 +20,7 @@ from ..dynamics import MassModel
 from .data import Data
 from .model import GaussianField, Model, check_model
 
-__all__ = ["Gaussian", "Traced", "Unconstrained", "differences", "from_unbounded", "laplace", "to_unbounded"]
+__all__ = ["Gaussian", "Traced", "Unconstrained", "differences", "from_unbounded", "laplace", "minimum", "to_unbounded"]
 
 _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
 _GRADIENT = 1e-2  # at the maximum, in units of the Gaussian that starts the search
@@ -57,9 +57,13 @@ class Gaussian(NamedTuple):
     mean: np.ndarray
     covariance: np.ndarray
 
-    def draws(self, rng: np.random.Generator, number: int, wider: float = 1.0) -> np.ndarray:
-        """(number, P), of `wider` times the standard deviations."""
-        return rng.multivariate_normal(self.mean, wider**2 * self.covariance, number)
+    def wider(self, factor: float) -> "Gaussian":
+        """Of so many times the standard deviations."""
+        return self._replace(covariance=factor**2 * self.covariance)
+
+    def draws(self, rng: np.random.Generator, number: int) -> np.ndarray:
+        """(number, P)."""
+        return rng.multivariate_normal(self.mean, self.covariance, number)
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,10 @@ def no_likelihood(theta: Any, field: GaussianField) -> float:
 
 
 class Density(Protocol):
-    """Minus the logarithm of a density of flat vectors, with its gradient and its Hessian."""
+    """Minus the logarithm of a density of flat vectors (P,): its minimum, searched for from a Gaussian that is near it,
+    and its Hessian."""
 
-    def slope(self, flat: np.ndarray) -> tuple[Any, Any]: ...
+    def maximum(self, start: Gaussian) -> np.ndarray: ...
 
     def hessian(self, flat: np.ndarray) -> np.ndarray: ...
 
@@ -147,6 +152,9 @@ class Traced:
 
     def __init__(self, potential: Callable[[Any], Any]) -> None:
         self.slope = jax.jit(jax.value_and_grad(potential))
+
+    def maximum(self, start: Gaussian) -> np.ndarray:
+        return minimum(self.slope, start)
 
     def hessian(self, flat: np.ndarray) -> np.ndarray:
         return differences(lambda point: self.slope(point)[1], flat, range(flat.size))
@@ -166,27 +174,26 @@ def differences(gradient: Callable[[np.ndarray], Any], flat: np.ndarray, places:
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def laplace(density: Density, start: Gaussian) -> Gaussian:
     """The Gaussian about the maximum of the density, from one that is near it and whitens the way."""
-    mode = _maximum(density, start)
+    mode = density.maximum(start)
     hessian = np.nan_to_num(density.hessian(mode), posinf=0.0, neginf=0.0)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     return Gaussian(mode, (vectors / np.maximum(values, _LEAST_CURVATURE)) @ vectors.T)
 
 
-def _maximum(density: Density, start: Gaussian) -> np.ndarray:
+def minimum(slope: Callable[[np.ndarray], tuple[Any, Any]], start: Gaussian, gradient: float = _GRADIENT) -> np.ndarray:
+    """Where a function of vectors (P,), given with its gradient, is least: by BFGS in units of the Gaussian `start`."""
     scale = np.linalg.cholesky(start.covariance)
-    with progress(None, "maximum", "gradient") as bar:
 
-        def whitened(z: np.ndarray) -> tuple[float, np.ndarray]:
-            bar.update()
-            value, gradient = density.slope(start.mean + scale @ z)
-            if not np.isfinite(value):
-                return 1e30, np.zeros_like(z)
-            return float(value), scale.T @ np.asarray(gradient)
+    def whitened(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value, change = slope(start.mean + scale @ z)
+        if not np.isfinite(value):
+            return 1e30, np.zeros_like(z)
+        return float(value), scale.T @ np.asarray(change)
 
-        z = np.zeros(start.mean.size)
-        for method in ("BFGS", "L-BFGS-B", "BFGS"):  # the first is quick; a wall of the prior can stop it short
-            end = scipy.optimize.minimize(whitened, z, jac=True, method=method, options={"gtol": _GRADIENT})
-            z = end.x
-            if np.abs(end.jac).max() < 10 * _GRADIENT:
-                break
+    z = np.zeros(start.mean.size)
+    for method in ("BFGS", "L-BFGS-B", "BFGS"):  # the first is quick; a wall of the prior can stop it short
+        end = scipy.optimize.minimize(whitened, z, jac=True, method=method, options={"gtol": gradient})
+        z = end.x
+        if np.abs(end.jac).max() < 10 * gradient:
+            break
     return start.mean + scale @ z
