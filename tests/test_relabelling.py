@@ -56,7 +56,7 @@ def test_a_smooth_change_of_all_labels_is_taken_off(data):
 
 
 def test_the_likelihood_does_not_know_a_smooth_change_of_labels(data):
-    reference = Reference.of(REFERENCE, data.reference.x[:100])
+    reference = Reference.of(REFERENCE, data.reference.x[:100], 2)
 
     @partial(jax.jit, static_argnums=1)
     def slope(epsilon, relabel):
@@ -84,7 +84,7 @@ def test_the_reference_keeps_its_labels_and_the_stars_elsewhere_keep_them_in_the
 def test_a_zero_stays_a_zero_and_outliers_stay_in_reach(data):
     x = jnp.array([[0.0, 0.3, 0.0], [1e-6, -0.2, 2.0], [40.0, 8.0, 30.0]])
     s = relabelled(jnp.concatenate([inputs_at(THETA, data.stars, data.delta, data.model), x]), Reference.of(
-        REFERENCE, np.concatenate([data.reference.x, x])
+        REFERENCE, np.concatenate([data.reference.x, x]), 4
     ))[-3:]  # fmt: skip
     np.testing.assert_array_equal(s[0, jnp.array([0, 2])], 0.0)
     assert (np.abs(s[2] - x[2]) < 0.2 * np.abs(x[2])).all()

@@ -126,7 +126,7 @@ def test_surface_and_basis_give_the_posterior_of_tinygp(expansion):
     on_surface = made.plain.potentials_on(made.surface, draws)
     change = np.array([float(dense(flat)) for flat in draws]) - on_surface
     assert light(-change) and shift(theta, change) < 0.1 + 2 * change.std() / np.sqrt(300)
-    on_basis, on_finer = made.plain.potentials(draws[:60])
+    on_basis, on_finer = made.plain.potentials(draws[:60], finer=True)
     assert shift(theta[:60], on_basis - on_finer) < 0.1
     # accepted below 0.05 at 32 other draws, of which such a number is known to 13%
     assert np.std(on_basis - on_surface[:60]) < 0.075

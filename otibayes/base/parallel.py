@@ -31,18 +31,18 @@ def threaded(description: str, unit: str) -> Callable[[Callable[[Any], Any], Ite
     return parallel
 
 
-def in_blocks(function: Callable[..., Any], *columns: Any, threads: int = 1) -> Any:
+def in_blocks(function: Callable[..., Any], *columns: Any, threads: int = 1, size: int = BLOCK) -> Any:
     """`function` of arrays (N, ...), called with padded blocks of one shape (one compilation); its arrays (N, ...)."""
     columns = tuple(np.asarray(column) for column in columns)
     number = len(columns[0])
-    edges = range(0, max(number, 1), BLOCK)
+    edges = range(0, max(number, 1), size)
 
     def run(start: int) -> Any:
         blocks = []
         for column in columns:
-            block = column[start : start + BLOCK]
+            block = column[start : start + size]
             # Copies of the last star: any values would do, but these need no more work than the others.
-            blocks.append(np.concatenate([block, np.broadcast_to(block[-1:], (BLOCK - len(block), *block.shape[1:]))]))
+            blocks.append(np.concatenate([block, np.broadcast_to(block[-1:], (size - len(block), *block.shape[1:]))]))
         return jax.tree.map(np.asarray, function(*blocks))
 
     if threads == 1:

@@ -15,7 +15,7 @@ from ..stars.preparation import PreparedStars
 from .basis import Basis, make_basis, reduced, spectrum
 from .density import variance_ratio
 from .model import GaussianField, Requirements
-from .relabelling import Reference
+from .relabelling import Reference, Relabelling, degree_for
 from .statistic import Moments, gram
 from .sums import inputs_at
 from .weights import Classes, classify, student_weights
@@ -37,8 +37,8 @@ class Data:
     the stars (indices) of each of the `classes`; `extent` (2, 3), least and largest inputs over the prior; `kept` (N,)
     indices into the given stars; `weight` (N,), of mean 1: a star scatters by Sigma over its weight; `linear` (N, L),
     columns besides the actions that abundances may depend on linearly, or None; `tails`, degrees of freedom of the t
-    that weights are of, or None. The `reference` of the relabelling comes from `relabelled`; the `basis` of "hilbert",
-    and a `finer` one to check it by, from `on_box` and `resolving`.
+    that weights are of, or None. The relabelling's polynomials are of a `degree`, and its `reference` comes from
+    `relabelled`; the `basis` of "hilbert", and a `finer` one to check it by, from `on_box` and `resolving`.
     """
 
     stars: jax.Array
@@ -54,6 +54,7 @@ class Data:
     kept: np.ndarray
     weight: np.ndarray
     model: MassModel
+    degree: int
     linear: jax.Array | None = None
     tails: float | None = None
     reference: Reference | None = None
@@ -94,7 +95,13 @@ class Data:
 
     def relabelled(self, theta: np.ndarray) -> "Data":
         """With inputs relabelled to keep, in the mean over the stars, the labels that they have at theta (d,)."""
-        return replace(self, reference=Reference.of(theta, inputs_at(theta, self.stars, self.delta, self.model)))
+        x = inputs_at(theta, self.stars, self.delta, self.model)
+        return replace(self, reference=Reference.of(theta, x, self.degree))
+
+    def labels(self, x: jax.Array, change: Any) -> jax.Array:
+        """Labels (n, 3) of orbits of inputs x (n, 3), by the relabelling's coefficients; the inputs, where it is
+        None."""
+        return x if change is None or self.reference is None else Relabelling(change, self.reference.terms)(x)
 
     def on_box(self, fields: GaussianField, size: int | None = None) -> "Data":
         """With all cosines (`size` of them, or as many as short lengths of S `fields` ask for), and twice as many."""
@@ -171,6 +178,7 @@ def likelihood_data(
         kept,
         weight,
         model,
+        degree_for(len(kept)),
         None if linear is None else jnp.asarray(linear),
         tails,
     )

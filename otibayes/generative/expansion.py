@@ -14,7 +14,17 @@ from .basis import Basis
 from .data import Data
 from .settings import SampleSettings
 from .statistic import Statistic
-from .surface import SHIFT_MOST, StarPotential, from_surface, light, passes, region_about, shift
+from .surface import (
+    SHIFT_MOST,
+    StarPotential,
+    SurfaceReport,
+    from_surface,
+    light,
+    pareto_k,
+    passes,
+    region_about,
+    shift,
+)
 from .unconstrained import Gaussian, Unconstrained
 
 __all__ = ["FEW", "WIDER", "Expansion", "Run"]
@@ -22,11 +32,14 @@ __all__ = ["FEW", "WIDER", "Expansion", "Run"]
 FEW = 4000  # stars that show which combinations of a basis matter, and where the maximum is about
 _SIGMAS = 6.0  # radius of the surface's region, ...
 _ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
-_DEGREES = (4, 5, 6)
+_DEGREES = (3, 4, 5, 6)
 _ERROR_MOST = 0.05  # of a surface, in ln L, rms over draws: no posterior shows it
 _GUIDED = 32  # draws of the run before, at which a surface is checked before it is used
 _BASIS_DRAWS = 200  # of the model's hyperparameters, for which a basis is made
 _BASIS_THETAS = 8  # at which stars show which combinations of a basis matter
+_CLEAR = 0.02  # a shift that a few draws settle
+_CHECKED = (32, 100)  # posterior draws at which the surface is compared with the plain likelihood: if clear, or else
+_HELD_OUT = 12  # points
 WIDER = 1.5  # than the curvature at the maximum says, hyperparameters may be
 
 
@@ -57,7 +70,7 @@ class Run(NamedTuple):
 
         def bases() -> tuple[Basis, Basis]:
             few = replace(data.some(FEW, self.seed), basis=data.basis, finer=data.finer)
-            resolved = data.resolving(fields, passes(self.passes, few, list(thetas)))
+            resolved = data.resolving(fields, passes(self.passes, few, list(thetas), finer=True))
             return resolved.basis, resolved.finer
 
         like = Basis._make([0] * len(Basis._fields))
@@ -75,6 +88,7 @@ class Expansion:
     plain: StarPotential
     known: Any = None
     region: Any = None
+    degree: int = _DEGREES[0]
     surface: Any = None
 
     def __post_init__(self) -> None:
@@ -94,13 +108,13 @@ class Expansion:
 
     def fit(self, degree: int) -> None:
         self.known.cover(self.region, degree, seed=self.run.seed)
-        self.surface = self.known.surface(self.region, degree).lean()
+        self.degree, self.surface = degree, self.known.surface(self.region, degree).lean()
 
     def suit(self, guide: np.ndarray, name: str) -> None:
         """Basis and surface that are good enough at draws (S, P) of the run before; those in use, if they are."""
         rng = np.random.default_rng([self.run.seed, 0x6775696465])
         chosen = rng.choice(guide, min(_GUIDED, len(guide)), replace=False)
-        exact, finer = self.plain.potentials(chosen)
+        exact, finer = self.plain.potentials(chosen, finer=True)
         if self.run.settings.basis_size is None and shift(self.plain.theta(chosen), exact - finer) > SHIFT_MOST:
             self.refine(guide, name)
             exact = self.plain.potentials(chosen)[0]
@@ -132,6 +146,40 @@ class Expansion:
         """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""
         change = self.plain.potentials_on(self.surface, draws) + lp
         return light(-change) and shift(self.plain.theta(draws), change) < SHIFT_MOST
+
+    def report(self, draws: np.ndarray, lp: np.ndarray, attempts: int) -> SurfaceReport:
+        """The density lp (S,) of draws (S, P), from the surface in use, against the plain one at up to 100 of them, and
+        that against a finer basis."""
+        plain, region, seed = self.plain, self.region, self.run.seed
+        chosen = np.random.default_rng([seed, 0x636865636B]).permutation(len(draws))[: _CHECKED[-1]]
+        theta, used, exact = plain.theta(draws[chosen]), -lp[chosen], np.empty((2, 0))
+        for number in _CHECKED:
+            first = slice(exact.shape[1], min(number, len(chosen)))
+            exact = np.concatenate([exact, plain.potentials(draws[chosen[first]], finer=True)], 1)
+            checked = slice(exact.shape[1])
+            error, change = exact[0] - used[checked], exact[0] - exact[1]
+            shifts = shift(theta[checked], error), shift(theta[checked], change)
+            if max(shifts) < _CLEAR and np.abs(error - error.mean()).max() < 1:
+                break
+        distance = response.distance(region, plain.theta(draws))
+        size = float(region.size)
+        points = response.draw(region, _HELD_OUT, seed + 1, even_radius=True)
+        there = np.stack([plain.with_theta(draws.mean(0), theta) for theta in points])
+        return SurfaceReport(
+            degree=self.degree,
+            size=size,
+            farthest=float(distance.max()) * size,
+            attempts=attempts,
+            radius=response.distance(region, points) * size,
+            held_out=plain.potentials(there)[0] - plain.potentials_on(self.surface, there),
+            posterior=error - error.mean(),
+            khat=pareto_k(-error),
+            shift=shifts[0],
+            basis_size=len(plain.data.basis.degrees),
+            combinations=plain.data.basis.size,
+            basis_shift=shifts[1],
+            basis_noise=float(change.std() / np.sqrt(len(change))),
+        )
 
 
 @jax.jit

@@ -19,7 +19,6 @@ from .basis import Basis
 from .data import Data
 from .density import coefficients, sums_of_classes
 from .model import GaussianField, Model
-from .relabelling import Relabelling
 from .statistic import Statistic, design
 from .sums import inputs_at
 from .unconstrained import Unconstrained
@@ -162,13 +161,14 @@ def predict(data: Data, found: FieldDraws, stars: np.ndarray, seed: int) -> np.n
     rng = np.random.default_rng([seed, 0x70726564])
     vectors, delta = data.stars[stars], data.delta[stars]
     linear = None if data.linear is None else data.linear[stars]
-    phi = jax.jit(lambda x: design(data.basis, x, linear))
+
+    @jax.jit
+    def mean_at(x: jax.Array, change: Any, coefficients: jax.Array) -> jax.Array:
+        return design(data.basis, data.labels(x, change), linear) @ coefficients
 
     def at(s: int) -> np.ndarray:
-        x = jnp.asarray(inputs_at(found.theta[s], vectors, delta, data.model))
-        if found.change is not None and data.reference is not None:
-            x = Relabelling(found.change[s], data.reference.terms)(x)
-        return np.asarray(phi(x) @ found.coefficients[s])
+        x = inputs_at(found.theta[s], vectors, delta, data.model)
+        return np.asarray(mean_at(x, None if found.change is None else found.change[s], found.coefficients[s]))
 
     mean = np.stack([at(s) for s in range(len(found.theta))])
     noise = np.einsum("sef,snf->sne", found.field.scatter_cholesky, rng.standard_normal(mean.shape))

@@ -24,7 +24,7 @@ from .pull import own_slope
 from .settings import SampleSettings
 from .statistic import Statistic, condensed
 from .sums import all_inputs, all_moments
-from .surface import StarPotential, SurfaceReport, given, report
+from .surface import StarPotential, SurfaceReport, given
 from .unconstrained import Gaussian, Unconstrained, laplace
 
 __all__ = ["Posterior", "convergence", "sample_posterior"]
@@ -177,7 +177,7 @@ def _on_surface(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussia
                 return sampled
         guide, lp = sampled.flat.reshape(-1, guide.shape[1]), sampled.statistics["lp"].ravel()
         with run.stage("check"):
-            about = report(expansion.plain, expansion.region, expansion.surface, guide, lp, attempt, run.seed)
+            about = expansion.report(guide, lp, attempt)
         sampled = sampled._replace(report=about)
         resolved = about.resolved or run.settings.basis_size is not None
         if about.trusted and resolved and sampled.agrees:

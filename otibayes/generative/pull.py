@@ -22,7 +22,6 @@ from .basis import Basis
 from .data import Data
 from .density import coefficients, sums_of_classes
 from .model import GaussianField
-from .relabelling import Relabelling
 from .statistic import Moments, Statistic, condensed, design
 from .sums import inputs_at, moments_and_pullback
 from .unconstrained import Unconstrained
@@ -53,9 +52,7 @@ def mean_field(data: Data, theta: np.ndarray, field: GaussianField, found: Stati
 
     @jax.jit
     def values(x: jax.Array, linear: jax.Array) -> jax.Array:
-        if change is not None and data.reference is not None:
-            x = Relabelling(change, data.reference.terms)(x)
-        return design(data.basis, x, linear) @ B
+        return design(data.basis, data.labels(x, change), linear) @ B
 
     x = inputs_at(theta, data.stars, data.delta, data.model)
     linear = np.zeros((len(data), 0)) if data.linear is None else data.linear

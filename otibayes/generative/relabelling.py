@@ -22,7 +22,7 @@ import numpy as np
 from ..base.surface import exponents
 from .basis import multiples, products_of_pairs
 
-__all__ = ["Reference", "Relabelling", "Terms", "regression", "regression_sums"]
+__all__ = ["Reference", "Relabelling", "Terms", "degree_for", "regression", "regression_sums"]
 
 _DEGREES = (2, 3, 4, 5, 6, 8)  # of the polynomials, ...
 _STARS = 50  # ... the largest with at least so many stars for each term
@@ -42,11 +42,10 @@ class Terms:
     degree: int = field(metadata={"static": True})
 
     @classmethod
-    def over(cls, x: np.ndarray) -> "Terms":
-        """Over the range of inputs x (N, 3), of a degree that so many stars can tell."""
+    def over(cls, x: np.ndarray, degree: int) -> "Terms":
+        """Over the range of inputs x (N, 3)."""
         arguments = np.asarray(_arguments(jnp.asarray(x)))
         low, high = arguments.min(0), arguments.max(0)
-        degree = max((d for d in _DEGREES if comb(3 + d, 3) * _STARS <= len(x)), default=_DEGREES[0])
         return cls((low + high) / 2, np.maximum(_ROOM * (high - low) / 2, 1e-6), degree)
 
     @property
@@ -58,6 +57,11 @@ class Terms:
         """Chebyshev polynomials of degrees 0 to `most` in each argument of inputs x (n, 3): (3, most + 1, n)."""
         unit = jnp.clip((_arguments(x) - jnp.asarray(self.middle)[None]) / jnp.asarray(self.half)[None], -1.0, 1.0)
         return jnp.swapaxes(multiples(unit.T, most), 0, 1)
+
+
+def degree_for(stars: int) -> int:
+    """The degree of the polynomials that so many stars can tell."""
+    return max((d for d in _DEGREES if comb(3 + d, 3) * _STARS <= stars), default=_DEGREES[0])
 
 
 def _arguments(x: jax.Array) -> jax.Array:
@@ -98,8 +102,8 @@ class Reference(NamedTuple):
     terms: Terms
 
     @classmethod
-    def of(cls, theta: np.ndarray, x: np.ndarray) -> "Reference":
-        return cls(np.asarray(theta, float), x, Terms.over(x))
+    def of(cls, theta: np.ndarray, x: np.ndarray, degree: int) -> "Reference":
+        return cls(np.asarray(theta, float), x, Terms.over(x, degree))
 
 
 def regression_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms: Terms) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ..base import surface as response
 from ..base.errors import InputError
-from ..base.parallel import threaded
+from ..base.parallel import cores, in_blocks, threaded
 from ..base.progress import progress
 from ..base.store import Store
 from ..dynamics import MassModel
@@ -35,7 +36,6 @@ __all__ = [
     "pareto_k",
     "passes",
     "region_about",
-    "report",
     "shift",
 ]
 
@@ -43,9 +43,7 @@ _INSIDE = 0.9999  # of the region's size
 _LEAST_WIDTH = 1e-6  # of a region's sigmas, in units of the parameters' ranges
 _KHAT_MOST = 0.7  # beyond, importance weights cannot tell (Vehtari et al. 2024)
 SHIFT_MOST = 0.1  # of a posterior mean, in sigma
-_CLEAR = 0.02  # a shift that a few draws settle
-_CHECKED = (32, 100)  # posterior draws at which the surface is compared with the plain likelihood: if clear, or else
-_HELD_OUT = 12  # points
+_TOGETHER = 32  # draws
 _INNER = 2e-3  # gradient by the hyperparameters at their best, in units of the Gaussian that starts the search
 
 
@@ -55,9 +53,10 @@ def given(field: GaussianField, found: Statistic, basis: Basis, data: Data) -> A
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
-def passes(store: Store, data: Data, thetas: Any) -> list[Moments]:
-    """Sums over the stars at points theta (d,), for the basis and the finer one."""
-    degrees = tuple(int(d) for d in np.maximum(data.basis.degrees.max(0), data.finer.degrees.max(0)))
+def passes(store: Store, data: Data, thetas: Any, finer: bool = False) -> list[Moments]:
+    """Sums over the stars at points theta (d,), for the basis, or for the finer one too."""
+    bases = (data.basis, data.finer) if finer else (data.basis,)
+    degrees = tuple(int(d) for d in np.max([basis.degrees.max(0) for basis in bases], 0))
     reference = None if data.reference is None else data.reference.theta.tolist()
     kind = f"{len(data)} {data.basis.low.tolist()} {data.basis.high.tolist()} {degrees} {reference}"
     like = Moments(0, 0, 0, 0, None if reference is None else 0)
@@ -74,14 +73,11 @@ class StarPotential:
         def potential(basis: Basis, flat: Any, found: Statistic) -> Any:
             return unconstrained.potential(lambda _, field: given(field, found, basis, data))(flat)
 
-        def of_sums(flat: Any, sums: Moments) -> Any:
-            return potential(data.basis, flat, condensed(data.basis, sums, elements))
-
         both = (data.basis, data.finer)
         self._statistics = [jax.jit(partial(condensed, basis, elements=elements)) for basis in both]
         self._potentials = [jax.jit(partial(potential, basis)) for basis in both]
-        self._slope_of_sums = jax.jit(jax.value_and_grad(of_sums, (0, 1)))
-        self._slope = jax.jit(jax.value_and_grad(partial(potential, data.basis)))
+        self._slope = jax.jit(jax.value_and_grad(partial(potential, data.basis), (0, 1)))
+        self._to_sums = jax.jit(lambda sums, bar: jax.vjp(self._statistics[0], sums)[1](bar)[0])
         self._pull = jax.jit(lambda flat, bar: jax.vjp(unconstrained.theta, flat)[1](bar)[0])
         self._all_on_surface = jax.jit(lambda draws, surface: jax.lax.map(lambda z: self.on_surface(z, surface), draws))
         self._theta = jax.jit(jnp.vectorize(unconstrained.theta, signature="(p)->(d)"))
@@ -104,16 +100,16 @@ class StarPotential:
         """At a flat vector, from a given statistic."""
         return float(self._potentials[0](flat, found))
 
-    def potentials(self, draws: np.ndarray) -> np.ndarray:
-        """At flat vectors (S, P), on the basis and on the finer one: (2, S)."""
-        sums = passes(self.store, self.data, list(self.theta(draws)))
+    def potentials(self, draws: np.ndarray, finer: bool = False) -> np.ndarray:
+        """At flat vectors (S, P), on the basis: (1, S); with `finer`, on the finer one too: (2, S)."""
+        sums = passes(self.store, self.data, list(self.theta(draws)), finer)
+        pairs = list(zip(self._potentials, self._statistics, strict=True))[: 1 + finer]
 
-        def both(one: tuple[np.ndarray, Moments]) -> list[float]:
+        def each(one: tuple[np.ndarray, Moments]) -> list[float]:
             flat, found = one
-            pairs = zip(self._potentials, self._statistics, strict=True)
             return [float(potential(flat, condense(found))) for potential, condense in pairs]
 
-        return np.array(threaded("check", "draw")(both, zip(draws, sums, strict=True))).T
+        return np.array(threaded("check", "draw")(each, zip(draws, sums, strict=True))).T
 
     def maximum(self, start: Gaussian) -> np.ndarray:
         """The flat vector (P,) of the maximum, searched for from a Gaussian that is near it.
@@ -136,15 +132,15 @@ class StarPotential:
 
                 def of_hyper(at: np.ndarray) -> tuple[Any, Any]:
                     flat[hyper] = at
-                    value, gradient = self._slope(flat, found)
+                    value, (gradient, _) = self._slope(flat, found)
                     return value, gradient[hyper]
 
                 flat[hyper] = minimum(of_hyper, Gaussian(best[hyper], conditional), _INNER)
-                value, (direct, bar_of_sums) = self._slope_of_sums(flat, sums)
+                value, slope = self._whole_slope(flat, sums, found, pullback)
                 bar.update()
                 if value < least:
-                    best, least = flat.copy(), float(value)
-                return float(value), np.asarray(direct + self._pull(flat, pullback(bar_of_sums)))[theta]
+                    best, least = flat.copy(), value
+                return value, slope[theta]
 
             minimum(profile, Gaussian(start.mean[theta], start.covariance[np.ix_(theta, theta)]))
         return best
@@ -152,8 +148,13 @@ class StarPotential:
     def slope(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """Value and gradient (P,), on all cores."""
         sums, pullback = moments_and_pullback(self.data, self.theta(flat))
-        value, (direct, bar) = self._slope_of_sums(flat, sums)
-        return float(value), np.asarray(direct + self._pull(flat, pullback(bar)))
+        return self._whole_slope(flat, sums, self._statistics[0](sums), pullback)
+
+    def _whole_slope(
+        self, flat: np.ndarray, sums: Moments, found: Statistic, pullback: Callable[[Moments], np.ndarray]
+    ) -> tuple[float, np.ndarray]:
+        value, (direct, bar) = self._slope(flat, found)
+        return float(value), np.asarray(direct + self._pull(flat, pullback(self._to_sums(sums, bar))))
 
     def hessian(self, flat: np.ndarray) -> np.ndarray:
         """(P, P), by differences of the gradient. Hyperparameters move at fixed sums over the stars, so that the passes
@@ -162,7 +163,7 @@ class StarPotential:
         hyper = np.setdiff1d(np.arange(flat.size), theta)
         found = self.statistic(self.theta(flat))
         hessian = np.zeros((flat.size, flat.size))
-        hessian[hyper] = differences(lambda point: self._slope(point, found)[1], flat, hyper)
+        hessian[hyper] = differences(lambda point: self._slope(point, found)[1][0], flat, hyper)
         hessian[theta] = differences(lambda point: self.slope(point)[1], flat, theta)
         hessian[:, theta] = hessian[theta].T
         return hessian
@@ -188,7 +189,7 @@ class StarPotential:
     @threadpool_limits.wrap(limits=1, user_api="blas")
     def potentials_on(self, surface: response.Surface, draws: np.ndarray) -> np.ndarray:
         """At flat vectors (S, P), with the statistic of a lean surface: (S,)."""
-        return np.asarray(self._all_on_surface(draws, surface))
+        return in_blocks(lambda some: self._all_on_surface(some, surface), draws, threads=cores(), size=_TOGETHER)
 
     def on_surface(self, flat: Any, surface: response.Surface) -> Any:
         """At one flat vector, with the statistic of a lean surface, to be traced."""
@@ -307,45 +308,3 @@ class SurfaceReport(NamedTuple):
     def resolved(self) -> bool:
         """Whether a finer basis would not move a mean either."""
         return self.basis_shift < SHIFT_MOST
-
-
-def report(
-    plain: StarPotential,
-    region: response.Region,
-    surface: response.Surface,
-    draws: np.ndarray,
-    lp: np.ndarray,
-    attempts: int,
-    seed: int,
-) -> SurfaceReport:
-    """The potential -lp (S,) that gave the draws (S, P), from a surface, against the plain one at up to 100 of them,
-    and that against a finer basis."""
-    chosen = np.random.default_rng([seed, 0x636865636B]).permutation(len(draws))[: _CHECKED[-1]]
-    theta, used, exact = plain.theta(draws[chosen]), -lp[chosen], np.empty((2, 0))
-    for number in _CHECKED:
-        first = slice(exact.shape[1], min(number, len(chosen)))
-        exact = np.concatenate([exact, plain.potentials(draws[chosen[first]])], 1)
-        checked = slice(exact.shape[1])
-        error, change = exact[0] - used[checked], exact[0] - exact[1]
-        shifts = shift(theta[checked], error), shift(theta[checked], change)
-        if max(shifts) < _CLEAR and np.abs(error - error.mean()).max() < 1:
-            break
-    distance = response.distance(region, plain.theta(draws))
-    size = float(region.size)
-    points = response.draw(region, _HELD_OUT, seed + 1, even_radius=True)
-    there = np.stack([plain.with_theta(draws.mean(0), theta) for theta in points])
-    return SurfaceReport(
-        degree=surface.degree,
-        size=size,
-        farthest=float(distance.max()) * size,
-        attempts=attempts,
-        radius=response.distance(region, points) * size,
-        held_out=plain.potentials(there)[0] - plain.potentials_on(surface, there),
-        posterior=error - error.mean(),
-        khat=pareto_k(-error),
-        shift=shifts[0],
-        basis_size=len(plain.data.basis.degrees),
-        combinations=plain.data.basis.size,
-        basis_shift=shifts[1],
-        basis_noise=float(change.std() / np.sqrt(len(change))),
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -104,7 +105,11 @@ class Unconstrained:
 
     def fields(self, draws: np.ndarray) -> GaussianField:
         """The fields (S) at flat vectors (S, P)."""
-        return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda flat: self.field(self.constrain(flat))))(draws))
+        return jax.tree.map(np.asarray, self._fields(draws))
+
+    @cached_property
+    def _fields(self) -> Callable[[np.ndarray], GaussianField]:
+        return jax.jit(jax.vmap(lambda flat: self.field(self.constrain(flat))))
 
     def prior(self) -> Gaussian:
         """The Gaussian about the prior's maximum in the hyperparameters, and the fiducial theta."""
