@@ -17,7 +17,6 @@ regression over all stars: one star of N hardly changes them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -35,7 +34,7 @@ from .density import coefficients, gram_axes, independent_axes, sums_of_classes
 from .model import GaussianField, Model
 from .relabelling import Relabelling
 from .statistic import Statistic, design
-from .sums import all_inputs
+from .sums import inputs_at
 
 __all__ = ["leave_one_out", "log_prior", "pointwise"]
 
@@ -45,18 +44,18 @@ def pointwise(
 ) -> np.ndarray:
     """ln p(y_n | y_-n) (S, n) of the stars at these indices [ln dex^-E], at S draws of theta (S, d) and of what is
     assumed of the field, from the `statistic` at each theta."""
-    few = replace(data, stars=data.stars[stars], delta=data.delta[stars], reference=None)
+    vectors, delta = data.stars[stars], data.delta[stars]
 
     @jax.jit
-    def one(theta: jax.Array, field: GaussianField, found: Statistic) -> jax.Array:
-        x = all_inputs(few, theta)
+    def one(x: jax.Array, field: GaussianField, found: Statistic) -> jax.Array:
         if found.change is not None and data.reference is not None:
             change = found.change if data.classes.common else found.change[0]
             x = Relabelling(change, data.reference.middle, data.reference.half)(x)
         return leave_one_out(data, field, found, x, stars)
 
     def at(s: int) -> np.ndarray:
-        return np.asarray(one(theta[s], jax.tree.map(lambda leaf: leaf[s], field), statistic(theta[s])))
+        x = inputs_at(theta[s], vectors, delta, data.model)
+        return np.asarray(one(x, jax.tree.map(lambda leaf: leaf[s], field), statistic(theta[s])))
 
     return np.stack(threaded("leave-one-out", "draw")(at, range(len(theta))))
 
