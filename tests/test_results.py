@@ -92,7 +92,7 @@ def test_joint_that_is_no_mass_model_derives_nothing():
 def test_posterior_schema(posterior, stars):
     assert set(posterior.children) == {
         *("posterior", "sample_stats", "prior", "prior_predictive", "posterior_predictive", "observed_data"),
-        *("field", "mode", "constant_data", "timings", "pull"),
+        *("field", "mode", "constant_data", "timings", "pull", "log_likelihood", "log_prior"),
     }
     draws = posterior["posterior"].dataset
     assert {*NAMES, *schema.DERIVED, "amplitude", "scatter", "correlation", "length_scale"} == set(draws.data_vars)
@@ -104,7 +104,7 @@ def test_posterior_schema(posterior, stars):
         sd = np.std(stars.abundances[element])
         assert 0.2 * sd < float(draws.scatter.sel(element=element).mean()) < 2 * sd
     statistics = posterior["sample_stats"].dataset
-    names = {"lp", "diverging", "n_steps", "tree_depth", "acceptance_rate", "energy", "step_size"}
+    names = {"lp", "diverging", "n_steps", "tree_depth", "acceptance_rate", "energy", "step_size", "log_likelihood"}
     assert names == set(statistics.data_vars)
     assert (statistics.n_steps < 2**statistics.tree_depth).all()
     assert (statistics.energy >= -statistics.lp).all()  # the Hamiltonian is the potential and a kinetic energy
@@ -133,6 +133,16 @@ def test_predictions_are_of_the_stars(posterior, stars):
         off = off / scatter.sel(element=element, draw=field.draw).values[..., None]
         assert abs(off.std() - 1) < 5 / np.sqrt(2 * off.size) and abs(off.mean()) < 5 / np.sqrt(off.size)
     assert float(posterior["prior_predictive"]["FE_H"].std() / seen.FE_H.std()) > 3  # the trend's prior is wide
+
+
+def test_leave_one_out_densities_are_of_the_stars_that_are_shown(posterior):
+    found, prior = posterior["log_likelihood"].dataset, posterior["log_prior"].dataset
+    assert list(found.data_vars) == ["abundances"] and found.abundances.dims == ("chain", "draw", "star")
+    np.testing.assert_array_equal(found.star, posterior["observed_data"].star)
+    assert set(posterior["posterior_predictive"].draw.values) <= set(found.draw.values)
+    assert np.isfinite(found.abundances).all() and found.abundances.std("draw").max() < 2
+    assert {*NAMES, "amplitude", "scatter", "length_scale", "correlation_cholesky"} <= set(prior.data_vars)
+    assert all(dict(values.sizes) == {"chain": 2, "draw": 10} for values in prior.data_vars.values())
 
 
 def test_the_pull_is_told_of_every_parameter_and_derived_quantity(posterior):

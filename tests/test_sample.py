@@ -23,7 +23,7 @@ from otibayes.base.parameters import TABLE
 from otibayes.dynamics import MILKY_WAY, MassModel
 from otibayes.generative import GaussianField, SampleSettings, likelihood_data, sample_parameters, sample_posterior
 from otibayes.generative import posterior as sampling
-from otibayes.generative.density import dense_log_likelihood
+from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
 from otibayes.generative.expansion import Expansion, Run
 from otibayes.generative.nuts import Chains, sample_nuts
 from otibayes.generative.posterior import convergence
@@ -159,6 +159,10 @@ def test_a_posterior_by_nuts(data, peak, monkeypatch):
     assert np.asarray(jax.vmap(jax.vmap(MILKY_WAY.allowed))(theta)).all()
     assert found.convergence["converged"] == 0  # 200 draws cannot have 400 effective ones
     assert len(found.report.posterior) in (32, 100) and len(found.report.held_out) == 12
+    one = {name: values[2, 7] for name, values in found.draws.items()}
+    field, at = found.unconstrained.field(one), np.array([one[name] for name in NAMES])
+    joint = hilbert_log_likelihood(field, found.statistic(at), found.data.basis)
+    assert found.statistics["log_likelihood"][2, 7] == pytest.approx(float(joint), abs=1e-6)
     run, gaussian = peak
     mode = to_unbounded(MILKY_WAY.Parameters(*(found.mode[name] for name in NAMES)), MILKY_WAY)
     places = run.unconstrained.places

@@ -27,7 +27,9 @@ __all__ = [
     "Coefficients",
     "coefficients",
     "dense_log_likelihood",
+    "gram_axes",
     "hilbert_log_likelihood",
+    "independent_axes",
     "sums_of_classes",
     "variance_ratio",
 ]
@@ -44,6 +46,12 @@ def _rotation(amplitude: Any, scatter_cholesky: Any) -> tuple[Any, Any]:
 def variance_ratio(amplitude: Any, scatter_cholesky: Any) -> Any:
     """Variances (E,) of the field in units of the noise's, along their joint principal axes."""
     return _rotation(amplitude, scatter_cholesky)[1]
+
+
+def independent_axes(field: GaussianField) -> tuple[Any, Any]:
+    """W (E, E), which makes abundances E independent ones of unit noise, and the field's variances d (E,) there."""
+    left, d = _rotation(field.amplitude, field.scatter_cholesky)
+    return jax.scipy.linalg.solve_triangular(field.scatter_cholesky, left, lower=True, trans=1), d
 
 
 def hilbert_log_likelihood(field: GaussianField, found: Statistic, basis: Basis, classes: Classes | None = None) -> Any:
@@ -66,8 +74,7 @@ def _possible(explained: Any, square: Any) -> Any:
 
 def _alike(field: GaussianField, found: Statistic, basis: Basis) -> Any:
     covariance = prior_covariance(basis, field.kernel, field.lengths)
-    left, d = _rotation(field.amplitude, field.scatter_cholesky)
-    rotation = jax.scipy.linalg.solve_triangular(field.scatter_cholesky, left, lower=True, trans=1)
+    rotation, d = independent_axes(field)
     linear = len(found.factor) - len(covariance)
     b = found.projection @ rotation
     # the trend is as wide whatever the hyperparameters: the factor's first rows integrate it out
@@ -88,12 +95,16 @@ def _regressions(covariance: jax.Array, factor: jax.Array, b: jax.Array, d: jax.
     return _regressions_forward(covariance, factor, b, d)[0]
 
 
-def _regressions_forward(covariance: jax.Array, factor: jax.Array, b: jax.Array, d: jax.Array) -> tuple:
+def gram_axes(covariance: jax.Array, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues v (K,) and axes (K, K) with P = axes axes^T and C = axes diag(d / (1 + v d)) axes^T for every d."""
     root = jnp.linalg.cholesky(covariance)
     seen = factor.T @ root
     values, vectors = jnp.linalg.eigh(seen.T @ seen - root.T @ root, symmetrize_input=False)
-    values = jnp.maximum(values, 0.0)
-    axes = root @ vectors  # C = axes diag(weight) axes^T for every element
+    return jnp.maximum(values, 0.0), root @ vectors
+
+
+def _regressions_forward(covariance: jax.Array, factor: jax.Array, b: jax.Array, d: jax.Array) -> tuple:
+    values, axes = gram_axes(covariance, factor)
     q = axes.T @ (factor @ b)
     shrunk = 1 + values[:, None] * d[None, :]
     value = 0.5 * jnp.sum(q**2 * d[None, :] / shrunk - jnp.log(shrunk))
@@ -252,8 +263,7 @@ def dense_log_likelihood(
         own = jnp.asarray(variance[star, element])
         return GaussianProcess(kernels.Custom(covariance), abundances, diag=own).log_probability(Y[star, element])
 
-    left, d = _rotation(amplitude, scatter_cholesky)
-    rotation = jax.scipy.linalg.solve_triangular(scatter_cholesky, left, lower=True, trans=1)
+    rotation, d = independent_axes(field)
 
     def of_axis(d: Any, y: Any) -> Any:
         covariance = kernels.Custom(lambda a, b: d * even(a[:3], b[:3]) + trend_kernel(a, b))

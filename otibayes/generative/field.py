@@ -19,6 +19,7 @@ from .basis import Basis
 from .data import Data
 from .density import coefficients, sums_of_classes
 from .model import GaussianField, Model
+from .pointwise import log_prior, pointwise
 from .statistic import Statistic, design
 from .sums import inputs_at
 from .unconstrained import Unconstrained
@@ -37,6 +38,7 @@ __all__ = [
 
 PRIOR_DRAWS = 1000
 SHOWN_DRAWS, SHOWN_STARS = 100, 300  # of the posterior and of the stars: what ArviZ shows, and predictions stay small
+_COMPARED = 400  # draws: with 100 the tail of the weights of leave-one-out has five, which give no Pareto k
 
 
 class FieldDraws(NamedTuple):
@@ -120,7 +122,8 @@ def prior_field(data: Data, theta: np.ndarray, field: GaussianField, seed: int) 
 class Predictions(NamedTuple):
     """What a result shows besides the posterior's draws: draws from the `prior` (S, ...) of every site; of the `chosen`
     draws of each chain (thinned), the field and abundances (S, n, E) [dex] of the `stars` (indices) that it predicts;
-    the same from the prior."""
+    the same from the prior; of more draws, `compared`, leave-one-out densities `log_likelihood` (S, n) of these stars;
+    of all draws, the `log_prior` (chain, draw) of every site."""
 
     prior: dict[str, np.ndarray]
     chosen: np.ndarray
@@ -128,6 +131,9 @@ class Predictions(NamedTuple):
     field: FieldDraws
     predicted: np.ndarray
     prior_predicted: np.ndarray
+    compared: np.ndarray
+    log_likelihood: np.ndarray
+    log_prior: dict[str, np.ndarray]
 
 
 def predictions(
@@ -140,19 +146,36 @@ def predictions(
     """Prior draws, and field and predictions at a thinned set of the posterior's `draws` (chain, draw, ...)."""
     names = data.model.Parameters._fields
     chains, length = draws[names[0]].shape[:2]
-    chosen = np.unique(np.linspace(0, length - 1, min(length, -(-SHOWN_DRAWS // chains))).astype(int))
+
+    def thinned(number: int) -> np.ndarray:
+        return np.unique(np.linspace(0, length - 1, min(length, -(-number // chains))).astype(int))
+
+    def at(chosen: np.ndarray) -> tuple[np.ndarray, GaussianField]:
+        few = {name: value[:, chosen].reshape(-1, *value.shape[2:]) for name, value in draws.items()}
+        fields = jax.tree.map(np.asarray, jax.jit(jax.vmap(unconstrained.field))(few))
+        return np.stack([few[name] for name in names], 1), fields
+
+    chosen = thinned(SHOWN_DRAWS)
+    compared = np.union1d(chosen, thinned(_COMPARED))
     whole = np.isfinite(data.variance).all(1)  # stars with every element, if any
     usable = np.flatnonzero(whole) if whole.any() else np.arange(len(data))
-    stars = np.sort(np.random.default_rng([seed, 0x73746172]).permutation(usable)[:SHOWN_STARS])
-    few = {name: value[:, chosen].reshape(-1, *value.shape[2:]) for name, value in draws.items()}
-    fields = jax.tree.map(np.asarray, jax.jit(jax.vmap(unconstrained.field))(few))
-    theta = np.stack([few[name] for name in names], 1)
+    # whatever the seed, so that results of the same stars compare
+    stars = np.sort(np.random.default_rng(0x73746172).permutation(usable)[:SHOWN_STARS])
+    theta, fields = at(chosen)
     field = field_draws(data, statistic, theta, fields, seed)
     prior, fields = prior_draws(unconstrained.model, data, PRIOR_DRAWS, seed)
     prior_theta = np.stack([prior[name][: len(theta)] for name in names], 1)
     before = prior_field(data, prior_theta, jax.tree.map(lambda leaf: leaf[: len(theta)], fields), seed)
     return Predictions(
-        prior, chosen, stars, field, predict(data, field, stars, seed), predict(data, before, stars, seed + 1)
+        prior,
+        chosen,
+        stars,
+        field,
+        predict(data, field, stars, seed),
+        predict(data, before, stars, seed + 1),
+        compared,
+        pointwise(data, statistic, *at(compared), stars),
+        log_prior(unconstrained.model, data, draws),
     )
 
 

@@ -35,6 +35,7 @@ def posterior_groups(found: Posterior, drawn: Predictions) -> dict[str, xr.Datas
         "sample_stats": xr.Dataset({name: (("chain", "draw"), values) for name, values in found.statistics.items()}),
         "prior": group({name: values[None] for name, values in drawn.prior.items()}, ("chain", "draw")),
         "mode": group(found.mode, ()),
+        "log_prior": xr.Dataset({name: (("chain", "draw"), values) for name, values in drawn.log_prior.items()}),
         **_predictive(drawn, data, len(found.draws[names[0]])),
     }
     if found.report is not None:
@@ -106,7 +107,12 @@ def _predictive(drawn: Predictions, data: Data, chains: int) -> dict[str, xr.Dat
     def predicted(values: np.ndarray, draw: np.ndarray) -> xr.Dataset:
         return by_element(values, ("chain", "draw", "star"), draw)
 
+    densities = drawn.log_likelihood.reshape(chains, -1, len(drawn.stars))
+    about = {"units": "ln dex^-1 for each element", "long_name": "leave-one-out predictive density of the star"}
     return {
+        "log_likelihood": xr.Dataset(
+            {"abundances": (("chain", "draw", "star"), densities, about)}, {**coords, "draw": drawn.compared}
+        ),
         "posterior_predictive": predicted(drawn.predicted.reshape(*shape, *drawn.predicted.shape[1:]), drawn.chosen),
         "prior_predictive": predicted(drawn.prior_predicted[None], np.arange(len(drawn.prior_predicted))),
         "observed_data": by_element(observed, ("star",)),

@@ -25,7 +25,7 @@ from .settings import SampleSettings
 from .statistic import Statistic, condensed
 from .sums import all_inputs, all_moments
 from .surface import StarPotential, SurfaceReport, given
-from .unconstrained import Gaussian, Unconstrained, laplace
+from .unconstrained import Gaussian, Unconstrained, laplace, no_likelihood
 
 __all__ = ["Posterior", "convergence", "sample_posterior"]
 
@@ -91,7 +91,8 @@ def sample_posterior(
     if sampled.complete:
         with run.stage("pull"):
             slope = own_slope(run.unconstrained, data, statistic, sampled.flat)
-    constrain = run.unconstrained.constrain
+    constrain, prior = run.unconstrained.constrain, run.unconstrained.potential(no_likelihood)
+    sampled.statistics["log_likelihood"] = sampled.statistics["lp"] + np.asarray(jax.jit(_each(prior))(sampled.flat))
     sites, mode = jax.tree.map(np.asarray, (jax.jit(_each(constrain))(sampled.flat), jax.jit(constrain)(peak.mean)))
     return Posterior(sites, mode, *sampled[1:], slope, data, run.unconstrained, statistic)
 
