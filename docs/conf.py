@@ -78,6 +78,7 @@ def _bring(folder: str, pattern: str) -> None:
 
 
 _bring("notebooks", "examples/*.ipynb")
+shutil.rmtree(Path(__file__).parent / "api", ignore_errors=True)  # pages of names that are no longer there
 
 
 def _skip(app, what, name, member, skip, options):
