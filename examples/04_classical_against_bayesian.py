@@ -26,7 +26,7 @@ from otibayes.classical.settings import ClassicalSettings
 QUICK = bool(os.environ.get("OTIBAYES_QUICK"))
 stars = oti.embedded_stars()[: 400 if QUICK else 2000]
 fit = oti.fit_classical(stars, bootstraps=32 if QUICK else 64, seed=0)
-sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {}
+sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {"chains": 4, "warmup": 100, "draws": 250}
 post = oti.sample(stars, seed=0, **sampler)
 PARAMETERS = fit.attrs["parameters"].split(",")
 ELEMENTS = fit["chi2"].element.values.tolist()

@@ -59,7 +59,7 @@ xr.testing.assert_allclose(fit["posterior"].dataset, alone["posterior"].dataset,
 # check it. NUTS runs here, on the surface.
 
 # %%
-sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {}
+sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {"chains": 4, "warmup": 100, "draws": 250}
 post = oti.sample(stars, seed=0, client=client, **sampler)
 oti.plot_comparison(fit, post)
 
