@@ -164,11 +164,25 @@ oti.plot_null_test(post, test)
 # %% [markdown]
 # ## What bad looks like
 #
-# Now a run that is broken on purpose: a warm-up of 5 draws, 15 draws in each chain, and a basis of
-# 8 cosines.
+# Now a run that is broken on purpose: a warm-up of 5 draws, and 15 draws in each chain. otibayes
+# returns it, and its attributes say what is wrong.
 
 # %%
-bad = oti.sample(stars, seed=0, chains=4, warmup=5, draws=15, basis_size=8)
-pd.DataFrame(
-    {name: pd.Series({**tree.attrs, **tree["surface"].attrs}) for name, tree in {"good": post, "bad": bad}.items()}
-).loc[[*CONVERGENCE, *ABOUT_SURFACE]]
+bad = oti.sample(stars, seed=0, chains=4, warmup=5, draws=15)
+pd.DataFrame({name: {key: tree.attrs[key] for key in CONVERGENCE} for name, tree in {"good": post, "bad": bad}.items()})
+
+# %%
+_ = az.plot_trace(bad, var_names=PARAMETERS)
+
+# %% [markdown]
+# Do not read numbers off such a run. Give it a longer warm-up, and more draws. If R-hat stays high,
+# look at the pairs of parameters: two groups of draws mean two answers.
+#
+# A run whose surface cannot be checked, or is not good enough, is refused. Then there is no
+# posterior, and the message says what to do.
+
+# %%
+try:
+    oti.sample(stars, seed=0, chains=4, warmup=5, draws=10)
+except oti.InputError as refusal:
+    print(refusal)
