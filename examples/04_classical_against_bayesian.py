@@ -59,7 +59,7 @@ oti.plot_coefficients(
 # Three numbers are set to zero, but there are four parameters. So one direction is left in which
 # nothing changes. The fit stops somewhere along it. Where it stops depends on where it starts. The
 # result shows it. `flat` is the direction. `spread` says how far apart the fit ends from four other
-# starts, in units of the bootstrap error.
+# starts. Both are in the units of the parameters.
 
 # %%
 valley = fit["valley"].dataset
@@ -69,9 +69,10 @@ pd.concat(
 ).round(3)
 
 # %% [markdown]
-# A spread above 1 means that the error of equation 8 does not tell how well the parameter is known.
-# The bootstraps start at one place, so that they all stop near one another. Their spread is the
-# width of the valley, not its length.
+# The stars are the same for all starts, so that the spread would be zero without a valley. For
+# m_disk and h_z it is about as large as the error of the bootstraps (`eq8_sd` in the table at the
+# end). For z_sun and vz_sun it is much smaller. The bootstraps start at one place, so that they all
+# stop near one another. Their error is the width of the valley, not its length.
 #
 # ## chi^2: the same statistic in bins
 #
@@ -122,7 +123,8 @@ pd.DataFrame(
 # too.
 #
 # Here are the three answers in the plane of the disk's mass and scale height, for [Mg/Fe] in the
-# first two panels. All panels have the same axes, and the star is the truth.
+# first two panels. All panels have the same axes, and the star is the truth. The bootstraps of
+# equation 8 lie across the ridge along which the other two are long.
 
 # %%
 x, y = "m_disk", "h_z"
