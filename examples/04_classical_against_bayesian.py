@@ -187,7 +187,7 @@ oti.plot_comparison(fit, post)
 #   alone. Its joint answer, `chi2_mean` and `chi2_sd`, takes the answers of the elements as
 #   Gaussian.
 # - **The posterior uses all elements at once, and each star at its own actions.** It pays with
-#   assumptions: a smooth field, Gaussian scatter, a prior. [Diagnostics](03_diagnostics.ipynb)
-#   shows how to check them.
+#   assumptions: a smooth field, Gaussian scatter, a prior. The notebook on diagnostics shows how to
+#   check them.
 # - **`difference_sigma` is no test.** Both answers saw the same stars, so that their errors are not
 #   independent.
