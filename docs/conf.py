@@ -36,8 +36,13 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"otibayes {version}"
 html_static_path = ["_static"]
 html_css_files = ["otibayes.css"]
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "show_prev_next": False}
-html_sidebars = {"api/*": []}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+    "navbar_center": [],  # all pages are in the sidebar, by section
+}
+html_sidebars = {"**": ["globaltoc.html"]}
 
 # The packages whose objects the pages link to. Without network, or with OTIBAYES_DOCS_OFFLINE set, the links stay out.
 _PEERS = {
@@ -78,6 +83,7 @@ def _bring(folder: str, pattern: str) -> None:
 
 
 _bring("notebooks", "examples/*.ipynb")
+shutil.rmtree(Path(__file__).parent / "api", ignore_errors=True)  # pages of names that are no longer there
 
 
 def _skip(app, what, name, member, skip, options):

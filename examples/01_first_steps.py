@@ -9,10 +9,13 @@
 # # First steps
 #
 # Both paths of otibayes on synthetic stars whose true mass model is known: what to type, and what
-# each line of the answer means. It is the demo's run, and takes as long: some minutes.
+# each line of the answer means. It is the run of `otibayes demo` with fewer draws. It takes some
+# minutes, most of it to compile.
 
 # %%
 import os
+
+import pandas as pd
 
 import otibayes as oti
 from otibayes.analysis.comparison import describe
@@ -63,7 +66,7 @@ list(fit.children)
 # together.
 
 # %%
-sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {}
+sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {"warmup": 100, "draws": 400}
 post = oti.sample(stars, seed=0, **sampler)
 list(post.children)
 
@@ -74,6 +77,7 @@ list(post.children)
 # the stars are synthetic.
 
 # %%
+pd.options.display.float_format = "{:.4g}".format
 table = oti.compare(fit, post)
 table[
     [

@@ -100,8 +100,8 @@ for m_thick in (0.0, 0.6, 1.2):
 # little they can say is the point.
 
 # %%
-stars = oti.embedded_stars()[: 400 if QUICK else 1500]
-sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {"chains": 4, "warmup": 150, "draws": 400}
+stars = oti.embedded_stars()[: 400 if QUICK else 1000]
+sampler = {"chains": 2, "warmup": 60, "draws": 120} if QUICK else {"chains": 4, "warmup": 100, "draws": 250}
 post = oti.sample(stars, seed=0, mass_model=second_disk, **sampler)
 az.summary(post, var_names=["m_disk", "h_z", "z_sun", "vz_sun", "m_thick"], ci_prob=0.95)
 

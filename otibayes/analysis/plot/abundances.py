@@ -19,7 +19,8 @@ from .figure import in_dex, new_figure
 
 __all__ = ["plot_mean_abundances", "plot_orbits"]
 
-_CELLS = 28  # along each axis
+_CELLS = (8, 28)  # along each axis: for few stars and for many
+_EACH = 15  # stars to a cell on average, between these
 _FEWEST = 5  # stars in a cell that is shown
 _STEPS = 700  # of 2 Myr: 1.4 Gyr, a dozen vertical periods
 _ORBITS = ("#000000", "#D55E00")  # low and high J_z, on a map from blue to yellow
@@ -95,10 +96,11 @@ def _cells(figure: Figure, ax: Axes, w: PhaseSpace, values: Any, element: str, b
     """Means in cells of v_z (across) and z (up), but for the outermost 1 in 100 stars of either."""
     z, vz, values = (np.asarray(a) for a in (w.z, w.vz, values))
     known = np.isfinite(values)
+    number = int(np.clip(np.sqrt(known.sum() / _EACH), *_CELLS))
     edges = []
     for coordinate in (vz, z):
         reach = np.quantile(np.abs(coordinate[known]), 0.99)
-        edges.append(np.linspace(-reach, reach, _CELLS + 1))
+        edges.append(np.linspace(-reach, reach, number + 1))
     mean, count = (
         binned_statistic_2d(vz[known], z[known], values[known], statistic, bins=edges).statistic
         for statistic in ("mean", "count")

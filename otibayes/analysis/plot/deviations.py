@@ -118,7 +118,8 @@ def plot_coefficients(
             crossing.value, 0, xerr=crossing.error, fmt="s", ms=7, color=TRUTH, lw=2, capsize=3, zorder=5,
             label=f"{crossing.value:.3f} $\\pm$ {crossing.error:.3f}",
         )  # fmt: skip
-        axes[1, 0].legend(loc="best", fontsize=8)
+        a2 = found.series[:, 0, 0, _TERMS[2][0]]
+        axes[1, 0].legend(loc="lower right" if a2[-1] > a2[0] else "upper right", fontsize=8)  # off the points
     for ax in axes[1]:
         ax.set_xlabel(r"$M_{\rm disk}/M^*_{\rm disk}$")
     figure.suptitle(bracketed(element), fontsize=11)

@@ -114,7 +114,8 @@ def plot_null_test(posterior: xr.DataTree, found: xr.Dataset | None = None, **gi
         ax.set_xticks(np.arange(5) * np.pi / 2, ["0", r"$\pi/2$", r"$\pi$", r"$3\pi/2$", r"$2\pi$"])
         _ticks(ax)
         if e == 0:
-            ax.legend(frameon=False, ncols=2, fontsize=8)
+            handles, labels = ax.get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
         side = figure.add_subplot(grid[e, 1])
         values = one.amplitude.stack(sample=("chain", "draw")).transpose("coefficient", "sample").values
         places = np.arange(len(values))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from ...base.constants import R0
 from ...base.errors import InputError
@@ -58,5 +59,6 @@ def _counts(figure: Figure, ax: Axes, x: Any, y: Any) -> None:
     (left, right), (low, high) = (np.nanquantile(values, [tail, 1 - tail]) for values in (x, y))
     shown = (x >= left) & (x <= right) & (y >= low) & (y <= high)
     hexagons = ax.hexbin(x[shown], y[shown], gridsize=60, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
-    figure.colorbar(hexagons, ax=ax, label="stars", shrink=0.85)
+    bar = figure.colorbar(hexagons, ax=ax, label="stars", shrink=0.85, ticks=LogLocator(subs=(1, 2, 5)), format="%d")
+    bar.minorticks_off()
     ax.tick_params(direction="in", top=True, right=True)
