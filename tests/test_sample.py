@@ -302,8 +302,8 @@ def sampled(narrow, monkeypatch):
 
 def test_a_run_that_is_good_ends_at_once(sampled):
     nuts = Gaussians()
-    found = sampled(nuts, 250)
-    assert nuts.lengths == [250] and found.report.attempts == 1 and found.report.trusted
+    found = sampled(nuts, 500)  # of 250 independent draws a chain, some coordinate's R-hat can exceed 1.01
+    assert nuts.lengths == [500] and found.report.attempts == 1 and found.report.trusted
 
 
 def test_chains_that_disagree_go_on_by_themselves_but_not_for_ever(sampled):
@@ -329,8 +329,8 @@ def test_draws_that_leave_the_surface_are_kept_where_a_wider_one_agrees(sampled)
         return draws
 
     nuts = Gaussians(stray)
-    found = sampled(nuts, 250)
-    assert found.report.trusted and found.report.attempts == 2 and nuts.lengths == [250]
+    found = sampled(nuts, 500)
+    assert found.report.trusted and found.report.attempts == 2 and nuts.lengths == [500]
 
 
 def test_chains_that_stand_still_are_refused(sampled):
