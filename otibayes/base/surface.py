@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _NEGLIGIBLE = 1e-8  # singular value of a surface, relative to the largest
-_LEAN_DEGREE, _LEAN_RANK = 6, 64  # a lean surface has at least this degree, and a multiple of such combinations
+_LEAN_DEGREE, _LEAN_RANK = 6, 8  # a lean surface has at least this degree, and a multiple of such combinations
 _UNKNOWN = 1e-9  # weight of no information, relative to one point's, in a design
 
 
