@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _NEGLIGIBLE = 1e-8  # singular value of a surface, relative to the largest
-_LEAN_DEGREE, _LEAN_RANK = 6, 8  # a lean surface has at least this degree, and a multiple of such combinations
+_RANK = 8  # the number of combinations in a lean surface is a multiple of it
 _UNKNOWN = 1e-9  # weight of no information, relative to one point's, in a design
 
 
@@ -74,8 +74,7 @@ class Surface:
         """The same, quick to `evaluate` for functions of many numbers, on the ball: bounds and `allowed` are left out.
 
         Many numbers vary along far fewer directions than there are products. A singular value decomposition combines
-        the products into those that matter. Degree and number of combinations are made up to common ones with zeros,
-        so that surfaces share a compiled program.
+        the products into those that matter, in a multiple of 8, so that several surfaces share a compiled program.
         """
         leaves, tree = jax.tree.flatten(self.coefficients)
         flat = [np.reshape(leaf, (len(leaf), -1)) for leaf in leaves]
@@ -84,18 +83,16 @@ class Surface:
             np.concatenate([f / c for f, c in zip(flat, scale, strict=True)], 1), full_matrices=False
         )
         rank = max(1, int((s > _NEGLIGIBLE * s[0]).sum()))
-        lack = -rank % _LEAN_RANK
+        lack = -rank % _RANK
         right = np.pad(s[:rank, None] * Vt[:rank], ((0, lack), (0, 0)))
         parts = np.split(right, np.cumsum([f.shape[1] for f in flat])[:-1], axis=1)
         combined = [c * r.reshape(rank + lack, *x.shape[1:]) for c, r, x in zip(scale, parts, leaves, strict=True)]
         anywhere = np.full(len(self.region.centre), np.inf)
         ball = replace(self.region, low=-anywhere, high=anywhere, allowed=None)
-        degree = max(self.degree, _LEAN_DEGREE)
-        every = exponents(len(self.region.centre), degree)
-        combine = np.zeros((len(every), rank + lack))
-        combine[every.sum(1) <= self.degree, :rank] = U[:, :rank]
-        region, coefficients, combine = jax.tree.map(jnp.asarray, (ball, jax.tree.unflatten(tree, combined), combine))
-        return Surface(region, coefficients, degree, combine)
+        region, coefficients, combine = jax.tree.map(
+            jnp.asarray, (ball, jax.tree.unflatten(tree, combined), np.pad(U[:, :rank], ((0, 0), (0, lack))))
+        )
+        return Surface(region, coefficients, self.degree, combine)
 
 
 @dataclass

@@ -63,10 +63,9 @@ class Run(NamedTuple):
         Bases are kept in the store under a name: another number of cores could turn their vectors about.
         """
         draws = about.draws(np.random.default_rng([self.seed, 0x6261736973]), _BASIS_DRAWS)
-        theta = jax.jit(jax.vmap(self.unconstrained.theta))
-        fields, reference = self.unconstrained.fields(draws), np.asarray(theta(about.mean[None]))[0]
-        thetas = np.asarray(theta(draws[:_BASIS_THETAS])) if thetas is None else thetas
-        data = data.relabelled(reference).on_box(fields, size)
+        fields = self.unconstrained.fields(draws)
+        thetas = self.unconstrained.thetas(draws[:_BASIS_THETAS]) if thetas is None else thetas
+        data = data.relabelled(self.unconstrained.thetas(about.mean)).on_box(fields, size)
 
         def bases() -> tuple[Basis, Basis]:
             few = replace(data.some(FEW, self.seed), basis=data.basis, finer=data.finer)
@@ -88,7 +87,6 @@ class Expansion:
     plain: StarPotential
     known: Any = None
     region: Any = None
-    degree: int = _DEGREES[0]
     surface: Any = None
 
     def __post_init__(self) -> None:
@@ -108,7 +106,7 @@ class Expansion:
 
     def fit(self, degree: int) -> None:
         self.known.cover(self.region, degree, seed=self.run.seed)
-        self.degree, self.surface = degree, self.known.surface(self.region, degree).lean()
+        self.surface = self.known.surface(self.region, degree).lean()
 
     def suit(self, guide: np.ndarray, name: str) -> None:
         """Basis and surface that are good enough at draws (S, P) of the run before; those in use, if they are."""
@@ -166,7 +164,7 @@ class Expansion:
         points = response.draw(region, _HELD_OUT, seed + 1, even_radius=True)
         there = np.stack([plain.with_theta(draws.mean(0), theta) for theta in points])
         return SurfaceReport(
-            degree=self.degree,
+            degree=self.surface.degree,
             size=size,
             farthest=float(distance.max()) * size,
             attempts=attempts,
