@@ -15,7 +15,7 @@ from ..stars.preparation import PreparedStars
 from .basis import Basis, make_basis, reduced, spectrum
 from .density import variance_ratio
 from .model import GaussianField, Requirements
-from .relabelling import Reference, Relabelling, degree_for
+from .relabelling import Reference, Terms, degree_for, relabelled
 from .statistic import Moments, gram
 from .sums import inputs_at
 from .weights import Classes, classify, student_weights
@@ -65,6 +65,11 @@ class Data:
         return self.Y.shape[0]
 
     @property
+    def terms(self) -> Terms | None:
+        """What inputs are relabelled by; None where they keep their labels."""
+        return None if self.reference is None else self.reference.terms
+
+    @property
     def columns(self) -> jax.Array:
         """What the basis' products are summed with, besides the trend terms: (N, L + E)."""
         return self.Y if self.linear is None else jnp.concatenate([self.linear, self.Y], 1)
@@ -99,9 +104,8 @@ class Data:
         return replace(self, reference=Reference.of(theta, x, self.degree))
 
     def labels(self, x: jax.Array, change: Any) -> jax.Array:
-        """Labels (n, 3) of orbits of inputs x (n, 3), by the relabelling's coefficients; the inputs, where it is
-        None."""
-        return x if change is None or self.reference is None else Relabelling(change, self.reference.terms)(x)
+        """Labels (n, 3) of inputs x (n, 3), by coefficients of the relabelling; see `relabelled`."""
+        return relabelled(x, change, self.terms)
 
     def on_box(self, fields: GaussianField, size: int | None = None) -> "Data":
         """With all cosines (`size` of them, or as many as short lengths of S `fields` ask for), and twice as many."""

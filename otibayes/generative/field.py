@@ -97,8 +97,7 @@ def field_draws(
     def at(s: int) -> tuple[np.ndarray, Any]:
         found = statistic(theta[s])
         drawn = one(jax.tree.map(lambda leaf: jnp.asarray(leaf[s]), field), found, keys[s])
-        change = found.change if data.classes.common or found.change is None else found.change[0]
-        return jax.tree.map(np.asarray, (drawn, change))
+        return jax.tree.map(np.asarray, (drawn, found.relabelling))
 
     drawn = threaded("field", "draw")(at, range(len(theta)))
     return FieldDraws(theta, field, *jax.tree.map(lambda *leaves: np.stack(leaves), *drawn))

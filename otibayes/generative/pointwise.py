@@ -47,8 +47,7 @@ def pointwise(
 
     @jax.jit
     def one(x: jax.Array, field: GaussianField, found: Statistic) -> jax.Array:
-        change = found.change if data.classes.common or found.change is None else found.change[0]
-        return leave_one_out(data, field, found, data.labels(x, change), stars)
+        return leave_one_out(data, field, found, data.labels(x, found.relabelling), stars)
 
     def at(s: int) -> np.ndarray:
         x = inputs_at(theta[s], vectors, delta, data.model)

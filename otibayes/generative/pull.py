@@ -48,11 +48,10 @@ def mean_field(data: Data, theta: np.ndarray, field: GaussianField, found: Stati
         return c.unwhitened(jax.scipy.linalg.solve(c.precision, c.b, assume_a="pos"))
 
     B = mean(field, found)
-    change = found.change if data.classes.common or found.change is None else found.change[0]
 
     @jax.jit
     def values(x: jax.Array, linear: jax.Array) -> jax.Array:
-        return design(data.basis, data.labels(x, change), linear) @ B
+        return design(data.basis, data.labels(x, found.relabelling), linear) @ B
 
     x = inputs_at(theta, data.stars, data.delta, data.model)
     linear = np.zeros((len(data), 0)) if data.linear is None else data.linear
@@ -64,8 +63,8 @@ def own_slope(
 ) -> np.ndarray:
     """That of `slope_of_average` (d,), at the mean of draws `flat` (..., P), of the posterior-mean field there."""
     middle = flat.reshape(-1, flat.shape[-1]).mean(0)
-    theta = np.asarray(unconstrained.theta(middle))
-    field = jax.jit(lambda flat: unconstrained.field(unconstrained.constrain(flat)))(middle)
+    theta = unconstrained.thetas(middle)
+    field = jax.tree.map(lambda leaf: leaf[0], unconstrained.fields(middle[None]))
     return slope_of_average(data, field, mean_field(data, theta, field, statistic(theta)))(theta)
 
 

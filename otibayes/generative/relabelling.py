@@ -8,10 +8,11 @@ of these changes, and so biases theta. Any smooth function of x(theta) is as goo
 
 where D is a least-squares regression on polynomials. With it the score of theta is orthogonal to any smooth change of
 the field (the efficient score of a semiparametric model: Bickel et al. 1993, chapter 3), so that an error of the
-field's prior biases theta to second order only. Numbers: docs/generative.md, The field's prior and theta.
+field's prior biases theta to second order only. Numbers: docs/checks.md, The bias of the field's prior.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from math import comb
 from typing import Any, NamedTuple
 
@@ -21,14 +22,14 @@ import numpy as np
 
 from ..base.surface import exponents
 from .basis import multiples, products_of_pairs
+from .statistic import sum_over_chunks
 
-__all__ = ["Reference", "Relabelling", "Terms", "degree_for", "regression", "regression_sums"]
+__all__ = ["Reference", "Relabelling", "Terms", "degree_for", "regression", "regression_sums", "relabelled"]
 
 _DEGREES = (2, 3, 4, 5, 6, 8)  # of the polynomials, ...
 _STARS = 50  # ... the largest with at least so many stars for each term
 _ROOM = 1.2  # of the reference inputs' range, in which polynomials are used; beyond it they are constant
 _RIDGE = 1e-10  # of a sum of squares, for terms that the stars do not tell
-_CHUNK = 512  # stars at once: their tables stay in the cache
 
 
 @jax.tree_util.register_dataclass
@@ -106,25 +107,19 @@ class Reference(NamedTuple):
         return cls(np.asarray(theta, float), x, Terms.over(x, degree))
 
 
+def relabelled(x: jax.Array, change: Any, terms: Terms | None) -> jax.Array:
+    """Labels (n, 3) of inputs x (n, 3), by coefficients of the terms; the inputs, where there are none."""
+    return x if change is None or terms is None else Relabelling(change, terms)(x)
+
+
 def regression_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms: Terms) -> tuple[Any, Any]:
     """Sums over stars that give the normal equations of the change x - reference (n, 3) of the inputs x (n, 3): of the
     products of polynomials of up to twice the degree, and of the polynomials times the change."""
-    chunk = min(_CHUNK, len(x))
-    lack = -len(x) % chunk
-    padded = [jnp.pad(c, ((0, lack), *[(0, 0)] * (c.ndim - 1)), mode="edge") for c in (x, reference)]
-    columns = [c.reshape(-1, chunk, *c.shape[1:]) for c in (*padded, jnp.pad(weight, (0, lack)))]
-
-    @jax.checkpoint
-    def step(total: Any, one: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, _chunk_sums(terms, *one)), None
-
-    zero = jax.tree.map(
-        lambda shape: jnp.zeros(shape.shape), jax.eval_shape(lambda: _chunk_sums(terms, *(c[0] for c in columns)))
-    )
-    return jax.lax.scan(step, zero, columns)[0]
+    # backwards, tables are made again: cheaper than to keep those of all chunks
+    return sum_over_chunks(jax.checkpoint(partial(_chunk, terms)), x, reference, weight)
 
 
-def _chunk_sums(terms: Terms, x: jax.Array, reference: jax.Array, weight: jax.Array) -> tuple[Any, Any]:
+def _chunk(terms: Terms, x: jax.Array, reference: jax.Array, weight: jax.Array) -> tuple[Any, Any]:
     tables, size = terms.tables(x, 2 * terms.degree), terms.degree + 1
     weighted = _weights(x) * weight[None]
 

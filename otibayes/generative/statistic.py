@@ -6,6 +6,8 @@ to twice the degrees (`Moments`). They are one matrix product, a tenth of the wo
 choice of products and of their combinations.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +17,18 @@ import numpy as np
 from ..dynamics.trend import trend_terms
 from .basis import Basis, cosines, features, products_of_pairs
 
-__all__ = ["WIDTH", "Moments", "Statistic", "condensed", "design", "gram", "moments", "projection", "statistic"]
+__all__ = [
+    "WIDTH",
+    "Moments",
+    "Statistic",
+    "condensed",
+    "design",
+    "gram",
+    "moments",
+    "projection",
+    "statistic",
+    "sum_over_chunks",
+]
 
 WIDTH = 30.0  # prior sd of the trend's coefficients, in residual scatters per unit of its terms
 _CHUNK = 512  # stars at once: their tables stay in the cache
@@ -50,10 +63,20 @@ class Statistic(NamedTuple):
     count: Any
     change: Any = None
 
+    @property
+    def relabelling(self) -> Any:
+        """`change`, which all classes share, without their axis."""
+        return self.change[0] if self.change is not None and jnp.ndim(self.count) else self.change
+
 
 def moments(box: tuple[Any, Any], degrees: tuple[int, ...], x: jax.Array, Z: jax.Array, weight: Any) -> Moments:
     """Of inputs x (N, 3) and data Z (N, Z), weighted by `weight` (N,), on the box (low, high); NaN beyond it."""
-    number = len(x)
+    return sum_over_chunks(partial(_chunk, box, degrees), x, Z, jnp.asarray(weight) * jnp.ones(len(x)))
+
+
+def sum_over_chunks(function: Callable[..., Any], *columns: Any) -> Any:
+    """Sum over chunks of stars of a `function` of their columns (n, ...), the last of which are weights (n,)."""
+    number = len(columns[0])
     chunk = min(_CHUNK, number)
     lack = -number % chunk
 
@@ -61,16 +84,16 @@ def moments(box: tuple[Any, Any], degrees: tuple[int, ...], x: jax.Array, Z: jax
         padded = jnp.pad(column, ((0, lack), *[(0, 0)] * (column.ndim - 1)), mode="edge")
         return padded.reshape(-1, chunk, *column.shape[1:])
 
-    weight = jnp.asarray(weight) * jnp.ones(number)
-    columns = (chunks(x), chunks(Z), chunks(weight) * (np.arange(number + lack) < number).reshape(-1, chunk))
-    if len(columns[0]) == 1:
-        return _chunk(box, degrees, *(column[0] for column in columns))
-    shapes = jax.eval_shape(lambda: _chunk(box, degrees, *(column[0] for column in columns)))
+    *others, weight = map(chunks, columns)
+    pieces = (*others, weight * (np.arange(number + lack) < number).reshape(-1, chunk))
+    if len(weight) == 1:
+        return function(*(piece[0] for piece in pieces))
+    shapes = jax.eval_shape(lambda: function(*(piece[0] for piece in pieces)))
 
-    def step(total: Moments, one: tuple) -> tuple[Moments, None]:
-        return jax.tree.map(jnp.add, total, _chunk(box, degrees, *one)), None
+    def step(total: Any, one: tuple) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*one)), None
 
-    return jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), columns)[0]
+    return jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape), shapes), pieces)[0]
 
 
 def _chunk(box: Any, degrees: tuple[int, ...], x: Any, Z: Any, weight: Any) -> Moments:

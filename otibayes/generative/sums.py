@@ -12,7 +12,7 @@ import numpy as np
 from ..base.parallel import BLOCK, cores, in_blocks
 from ..dynamics import MassModel, galactocentric, star_actions
 from ..dynamics.trend import inputs
-from .relabelling import Relabelling, regression, regression_sums
+from .relabelling import regression, regression_sums, relabelled
 from .statistic import Moments, moments
 
 if TYPE_CHECKING:
@@ -98,11 +98,6 @@ def _blocks(data: "Data") -> list[tuple[int, _Stars]]:
 # ---- the two steps of a pass: inputs, of which the relabelling follows, then sums of the relabelled inputs
 
 
-def _terms(data: "Data") -> Any:
-    """What `Relabelling` needs besides the change; None where inputs keep their labels."""
-    return None if data.reference is None else data.reference.terms
-
-
 @partial(jax.jit, static_argnums=0)
 def _first(model: MassModel, theta: Any, block: _Stars, terms: Any) -> tuple[Any, Any]:
     """A block's inputs, and its part of the normal equations of the relabelling."""
@@ -117,13 +112,9 @@ def _second(where: _Where, change: Any, x: Any, block: _Stars, terms: Any) -> Mo
 
     @jax.checkpoint
     def of(change: Any, x: Any) -> Moments:
-        return moments(where.box, where.degrees, _relabelled(change, x, terms), block.Z, block.weight)
+        return moments(where.box, where.degrees, relabelled(x, change, terms), block.Z, block.weight)
 
     return of(change, x)
-
-
-def _relabelled(change: Any, x: Any, terms: Any) -> Any:
-    return x if change is None else Relabelling(change, terms)(x)
 
 
 @jax.jit
@@ -158,7 +149,7 @@ def _of_classes(data: "Data", change: Any, parts: Iterable[tuple[int, Moments]])
 def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
     """One pass: sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to
     `degrees`, by default the basis'. On one core, in an order that is always the same; not to be traced."""
-    where, theta, blocks, terms = _where(data, degrees), jnp.asarray(theta, float), _blocks(data), _terms(data)
+    where, theta, blocks, terms = _where(data, degrees), jnp.asarray(theta, float), _blocks(data), data.terms
     first = [_first(data.model, theta, block, terms) for _, block in blocks]
     change = _change([equations for _, equations in first], terms)
 
@@ -171,7 +162,7 @@ def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
 
 def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
     """`moments_at` on all cores, and the function that takes a cotangent of the sums to one of theta (d,)."""
-    where, theta, blocks, terms = _where(data), jnp.asarray(theta, float), _blocks(data), _terms(data)
+    where, theta, blocks, terms = _where(data), jnp.asarray(theta, float), _blocks(data), data.terms
     labels = [label for label, _ in blocks]
 
     def on_cores(function: Callable[..., Any], *columns: Any) -> list[Any]:
@@ -201,7 +192,7 @@ def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[M
 
 def all_moments(data: "Data", theta: Any) -> Moments:
     """`moments_at` as a function to be traced and differentiated, of theta (d,)."""
-    where, blocks, terms = _where(data), _blocks(data), _terms(data)
+    where, blocks, terms = _where(data), _blocks(data), data.terms
     labels = np.array([label for label, _ in blocks])
     columns = jax.tree.map(lambda *leaves: np.stack(leaves), *(block for _, block in blocks))
     x, equations = jax.lax.map(lambda block: _first(data.model, theta, block, terms), columns)
@@ -222,11 +213,12 @@ def all_moments(data: "Data", theta: Any) -> Moments:
 
 def all_inputs(data: "Data", theta: Any) -> jax.Array:
     """Relabelled inputs (N, 3) of all stars as a function to be traced and differentiated, of theta (d,)."""
-    x, terms = _inputs(theta, data.stars, data.delta, data.model), _terms(data)
+    x = _inputs(theta, data.stars, data.delta, data.model)
     if data.reference is None:
         return x
+    terms = data.reference.terms
     change = regression(regression_sums(x, jnp.asarray(data.reference.x), jnp.asarray(data.weight), terms), terms)
-    return _relabelled(change, x, terms)
+    return relabelled(x, change, terms)
 
 
 def inputs_at(theta: Any, stars: Any, delta: Any, model: MassModel) -> np.ndarray:

@@ -80,7 +80,6 @@ class StarPotential:
         self._to_sums = jax.jit(lambda sums, bar: jax.vjp(self._statistics[0], sums)[1](bar)[0])
         self._pull = jax.jit(lambda flat, bar: jax.vjp(unconstrained.theta, flat)[1](bar)[0])
         self._all_on_surface = jax.jit(lambda draws, surface: jax.lax.map(lambda z: self.on_surface(z, surface), draws))
-        self._theta = jax.jit(jnp.vectorize(unconstrained.theta, signature="(p)->(d)"))
 
     def relabelled(self, theta: np.ndarray) -> "StarPotential":
         """The same basis and programs, for inputs that keep their labels at theta (d,)."""
@@ -90,15 +89,11 @@ class StarPotential:
 
     def theta(self, flat: np.ndarray) -> np.ndarray:
         """Parameters (..., d) in flat vectors (..., P)."""
-        return np.asarray(self._theta(flat))
+        return self.unconstrained.thetas(flat)
 
     def statistic(self, theta: np.ndarray) -> Statistic:
         """Of the stars, at theta (d,), on the basis."""
         return jax.tree.map(np.asarray, self._statistics[0](moments_at(self.data, theta)))
-
-    def potential(self, flat: np.ndarray, found: Statistic) -> float:
-        """At a flat vector, from a given statistic."""
-        return float(self._potentials[0](flat, found))
 
     def potentials(self, draws: np.ndarray, finer: bool = False) -> np.ndarray:
         """At flat vectors (S, P), on the basis: (1, S); with `finer`, on the finer one too: (2, S)."""
@@ -117,8 +112,7 @@ class StarPotential:
         At each theta the hyperparameters are those that are best there, found at fixed sums over the stars: so passes
         are few (variable projection: Golub & Pereyra 1973).
         """
-        theta = self.unconstrained.places
-        hyper = np.setdiff1d(np.arange(start.mean.size), theta)
+        theta, hyper = self.unconstrained.places, self.unconstrained.hyper
         conditional = np.linalg.inv(np.linalg.inv(start.covariance)[np.ix_(hyper, hyper)])
         best, least = start.mean, np.inf
         with progress(None, "maximum", "pass") as bar:
@@ -159,8 +153,7 @@ class StarPotential:
     def hessian(self, flat: np.ndarray) -> np.ndarray:
         """(P, P), by differences of the gradient. Hyperparameters move at fixed sums over the stars, so that the passes
         are two for each parameter of the mass model."""
-        theta = self.unconstrained.places
-        hyper = np.setdiff1d(np.arange(flat.size), theta)
+        theta, hyper = self.unconstrained.places, self.unconstrained.hyper
         found = self.statistic(self.theta(flat))
         hessian = np.zeros((flat.size, flat.size))
         hessian[hyper] = differences(lambda point: self._slope(point, found)[1][0], flat, hyper)
