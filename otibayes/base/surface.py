@@ -33,7 +33,6 @@ __all__ = [
     "reader",
 ]
 
-_NEGLIGIBLE = 1e-8  # singular value of a surface, relative to the largest
 _RANK = 8  # the number of combinations in a lean surface is a multiple of it
 _UNKNOWN = 1e-9  # weight of no information, relative to one point's, in a design
 
@@ -70,11 +69,12 @@ class Surface:
     degree: int = field(metadata={"static": True})
     combine: Any = None
 
-    def lean(self) -> "Surface":
+    def lean(self, negligible: float = 1e-8) -> "Surface":
         """The same, quick to `evaluate` for functions of many numbers, on the ball: bounds and `allowed` are left out.
 
         Many numbers vary along far fewer directions than there are products. A singular value decomposition combines
-        the products into those that matter, in a multiple of 8, so that several surfaces share a compiled program.
+        the products into those whose singular value is not `negligible` beside the largest, in a multiple of 8, so that
+        several surfaces share a compiled program.
         """
         leaves, tree = jax.tree.flatten(self.coefficients)
         flat = [np.reshape(leaf, (len(leaf), -1)) for leaf in leaves]
@@ -82,7 +82,7 @@ class Surface:
         U, s, Vt = scipy.linalg.svd(
             np.concatenate([f / c for f, c in zip(flat, scale, strict=True)], 1), full_matrices=False
         )
-        rank = max(1, int((s > _NEGLIGIBLE * s[0]).sum()))
+        rank = max(1, int((s > negligible * s[0]).sum()))
         lack = -rank % _RANK
         right = np.pad(s[:rank, None] * Vt[:rank], ((0, lack), (0, 0)))
         parts = np.split(right, np.cumsum([f.shape[1] for f in flat])[:-1], axis=1)

@@ -115,7 +115,7 @@ def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: flo
 def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float, share: np.ndarray) -> Basis:
     """The combinations of the basis that stars can tell from noise: principal components of the field at the stars.
 
-    `gram` (M, M) of the products at the stars; `envelope` (M,), the largest prior variance of their coefficients, in
+    `gram` (M, M) of the products at the stars; `envelope` (M,), a mean of the prior variance of their coefficients, in
     units of the noise's, and `share` (E,) of it that an axis of the elements has. The field's variance that is left
     out, summed over the stars, is at most `dropped` for each axis: ln L changes by less than half of that in
     expectation.

@@ -25,7 +25,7 @@ __all__ = ["Data", "likelihood_data"]
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.0042  # variance left out, field's over noise's, summed over the stars, per root of their number
+_DROPPED = 0.0014  # variance left out, field's over noise's, summed over the stars, per root of their number
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class Data:
 
         def reduce(basis: Basis, dropped: float) -> Basis:
             spectra = jax.jit(jax.vmap(lambda lengths: spectrum(basis, fields.kernel, lengths)))(fields.lengths)
-            envelope = (ratios[:, :1] * spectra).max(0)
+            envelope = (ratios[:, :1] * spectra).mean(0)
             return reduced(basis, gram(basis, mean), envelope, dropped, (ratios / ratios[:, :1]).max(0))
 
         # Part of a parameter's variance is left out in proportion; its share of sigma must not grow with the stars.

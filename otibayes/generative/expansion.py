@@ -1,5 +1,6 @@
 """The density of all stars on one basis and one response surface, both renewed where they are not good enough."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -34,10 +35,9 @@ _SIGMAS = 6.0  # radius of the surface's region, ...
 _ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
 _DEGREES = (3, 4, 5, 6)
 _ERROR_MOST = 0.05  # of a surface, in ln L, rms over draws: no posterior shows it
-_GUIDED = 32  # draws of the run before, at which a surface is checked before it is used
+_FIRST, _GUIDED = 12, 32  # draws at which a surface is checked before it is used: by a pilot, and by a run
 _BASIS_DRAWS = 200  # of the model's hyperparameters, for which a basis is made
 _BASIS_THETAS = 8  # at which stars show which combinations of a basis matter
-_CLEAR = 0.02  # a shift that a few draws settle
 _CHECKED = (32, 100)  # posterior draws at which the surface is compared with the plain likelihood: if clear, or else
 _HELD_OUT = 12  # points
 WIDER = 1.5  # than the curvature at the maximum says, hyperparameters may be
@@ -97,16 +97,31 @@ class Expansion:
         """The stars, on the basis in use."""
         return self.plain.data
 
-    def place(self, theta: np.ndarray, degree: int = _DEGREES[0]) -> None:
-        """A surface over six sigmas of draws theta (S, d), or as far as they go."""
+    def place(self, guide: np.ndarray) -> None:
+        """A new region, of six sigmas of draws (S, P) or as far as they go."""
+        theta = self.plain.theta(guide)
         region = region_about(theta.mean(0), np.cov(theta.T), 1.0, self.data.model)
         reach = _ROOM * float(response.distance(region, theta).max())
-        self.region = replace(region, size=max(_SIGMAS, reach))
-        self.fit(degree)
+        self.region, self.surface = replace(region, size=max(_SIGMAS, reach)), None
 
-    def fit(self, degree: int) -> None:
-        self.known.cover(self.region, degree, seed=self.run.seed)
-        self.surface = self.known.surface(self.region, degree).lean()
+    def improve(self, draws: np.ndarray, exact: np.ndarray, degrees: Sequence[int] = _DEGREES) -> None:
+        """Surfaces of higher and higher degree over the region, until one agrees with potentials `exact` (S,) at draws
+        (S, P)."""
+        done = 0 if self.surface is None else self.surface.degree
+        for degree in [d for d in degrees if d > done]:
+            if self.surface is not None:
+                error = self.plain.potentials_on(self.surface, draws) - exact
+                if np.isfinite(error).all() and error.std() < _ERROR_MOST:
+                    return
+            self.known.cover(self.region, degree, seed=self.run.seed)
+            # terms that change ln L by little beside the error that is allowed: ln L is a sum over the stars
+            self.surface = self.known.surface(self.region, degree).lean(_ERROR_MOST / len(self.data))
+
+    def begin(self, guide: np.ndarray) -> None:
+        """A surface for a pilot, about a Gaussian's draws (S, P)."""
+        self.place(guide)
+        few = guide[:_FIRST]
+        self.improve(few, self.plain.potentials(few)[0], _DEGREES[:2])
 
     def suit(self, guide: np.ndarray, name: str) -> None:
         """Basis and surface that are good enough at draws (S, P) of the run before; those in use, if they are."""
@@ -116,19 +131,9 @@ class Expansion:
         if self.run.settings.basis_size is None and shift(self.plain.theta(chosen), exact - finer) > SHIFT_MOST:
             self.refine(guide, name)
             exact = self.plain.potentials(chosen)[0]
-        theta = self.plain.theta(guide)
-
-        def good() -> bool:
-            error = self.plain.potentials_on(self.surface, chosen) - exact
-            return bool(np.isfinite(error).all() and error.std() < _ERROR_MOST)
-
-        if self.surface is not None and _ROOM * response.distance(self.region, theta).max() < 1 and good():
-            return
-        self.place(theta)
-        for degree in _DEGREES[1:]:
-            if good():
-                break
-            self.fit(degree)
+        if self.surface is None or _ROOM * response.distance(self.region, self.plain.theta(guide)).max() > 1:
+            self.place(guide)
+        self.improve(chosen, exact)
 
     def statistic(self, theta: np.ndarray) -> Statistic:
         """Of the stars, from the surface."""
@@ -157,7 +162,8 @@ class Expansion:
             checked = slice(exact.shape[1])
             error, change = exact[0] - used[checked], exact[0] - exact[1]
             shifts = shift(theta[checked], error), shift(theta[checked], change)
-            if max(shifts) < _CLEAR and np.abs(error - error.mean()).max() < 1:
+            noise = max(error.std(), change.std()) / np.sqrt(exact.shape[1])
+            if max(shifts) + 2 * noise < SHIFT_MOST and np.abs(error - error.mean()).max() < 1:
                 break
         distance = response.distance(region, plain.theta(draws))
         size = float(region.size)

@@ -134,7 +134,7 @@ def _maximum(run: Run, data: Data) -> tuple[Gaussian, StarPotential]:
 def _pilot(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) -> np.ndarray:
     """Draws (S, P) of a short run on a first surface, which is good at those of the Gaussian about the maximum."""
     with run.stage("surface"):
-        expansion.place(expansion.plain.theta(guide))
+        expansion.begin(guide)
     chains = _chains(run, guide, peak.covariance, _PILOT)
     with run.stage("pilot"):
         flat, _ = sample_nuts(expansion.plain.on_surface, expansion.surface, chains, "NUTS, pilot", run.store)

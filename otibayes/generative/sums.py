@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,9 +53,12 @@ def _inputs_backward(_: MassModel, slopes: jax.Array, cotangent: jax.Array) -> t
 
 _inputs.defvjp(_inputs_forward, _inputs_backward)
 _jitted_inputs = jax.jit(_inputs, static_argnums=3)
+_inputs_and_slopes = jax.jit(_inputs_forward, static_argnums=3)
 
 
-class _Where(NamedTuple):
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Where:
     """What sums are of, besides stars: the box of the cosines, their degrees, and the mass model."""
 
     box: tuple[tuple[float, ...], tuple[float, ...]]
@@ -98,15 +102,14 @@ def _blocks(data: "Data") -> list[tuple[int, _Stars]]:
 # ---- the two steps of a pass: inputs, of which the relabelling follows, then sums of the relabelled inputs
 
 
-@partial(jax.jit, static_argnums=0)
-def _first(model: MassModel, theta: Any, block: _Stars, terms: Any) -> tuple[Any, Any]:
-    """A block's inputs, and its part of the normal equations of the relabelling."""
-    x = _inputs(theta, block.stars, block.delta, model)
-    return x, None if terms is None else regression_sums(x, block.reference, block.weight, terms)
+@jax.jit
+def _equations(x: Any, block: _Stars, terms: Any) -> Any:
+    """A block's part of the normal equations of the relabelling, of its inputs; None where they keep their labels."""
+    return None if terms is None else regression_sums(x, block.reference, block.weight, terms)
 
 
-@partial(jax.jit, static_argnums=0)
-def _second(where: _Where, change: Any, x: Any, block: _Stars, terms: Any) -> Moments:
+@jax.jit
+def _second(change: Any, x: Any, where: _Where, block: _Stars, terms: Any) -> Moments:
     """A block's sums. Backwards, its tables of cosines are made again, which is cheaper than to keep those of all
     blocks."""
 
@@ -123,11 +126,10 @@ def _change(equations: list[Any], terms: Any) -> Any:
     return None if terms is None else regression([sum(part) for part in zip(*equations, strict=True)], terms)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _linearised(function: Any, static: Any, *arguments: Any) -> Any:
-    """A step of a block, and its pullback, a pytree, to all arguments but the block and the terms."""
-    free, fixed = arguments[:-2], arguments[-2:]
-    return jax.vjp(lambda *free: function(static, *free, *fixed), *free)
+@partial(jax.jit, static_argnums=0)
+def _linearised(function: Any, free: tuple, fixed: tuple) -> Any:
+    """A step of a block, and its pullback, a pytree, to its free arguments, which come first."""
+    return jax.vjp(lambda *free: function(*free, *fixed), *free)
 
 
 @jax.jit
@@ -150,29 +152,32 @@ def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
     """One pass: sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to
     `degrees`, by default the basis'. On one core, in an order that is always the same; not to be traced."""
     where, theta, blocks, terms = _where(data, degrees), jnp.asarray(theta, float), _blocks(data), data.terms
-    first = [_first(data.model, theta, block, terms) for _, block in blocks]
-    change = _change([equations for _, equations in first], terms)
+    inputs = [_jitted_inputs(theta, block.stars, block.delta, data.model) for _, block in blocks]
+    change = _change([_equations(x, block, terms) for x, (_, block) in zip(inputs, blocks, strict=True)], terms)
 
     def part(x: Any, block: _Stars) -> Moments:
-        return jax.tree.map(np.asarray, _second(where, change, x, block, terms))
+        return jax.tree.map(np.asarray, _second(change, x, where, block, terms))
 
-    parts = [(label, part(x, block)) for (label, block), (x, _) in zip(blocks, first, strict=True)]
+    parts = [(label, part(x, block)) for (label, block), x in zip(blocks, inputs, strict=True)]
     return _of_classes(data, None if change is None else np.asarray(change), parts)
 
 
 def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
     """`moments_at` on all cores, and the function that takes a cotangent of the sums to one of theta (d,)."""
     where, theta, blocks, terms = _where(data), jnp.asarray(theta, float), _blocks(data), data.terms
-    labels = [label for label, _ in blocks]
+    labels, stars = zip(*blocks, strict=True)
 
     def on_cores(function: Callable[..., Any], *columns: Any) -> list[Any]:
         with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(function, *columns))
 
-    first = on_cores(lambda block: _linearised(_first, data.model, theta, block[1], terms), blocks)
-    change, from_change = jax.vjp(lambda sums: _change(sums, terms), [sums for (_, sums), _ in first])
-    inputs = [x for (x, _), _ in first]
-    second = on_cores(lambda x, block: _linearised(_second, where, change, x, block[1], terms), inputs, blocks)
+    def first(block: _Stars) -> tuple[Any, Any, Any]:
+        x, slopes = _inputs_and_slopes(theta, block.stars, block.delta, data.model)
+        return x, slopes, _linearised(_equations, (x,), (block, terms))
+
+    inputs, slopes, regressions = zip(*on_cores(first, stars), strict=True)
+    change, from_change = jax.vjp(lambda sums: _change(sums, terms), [sums for sums, _ in regressions])
+    second = on_cores(lambda x, block: _linearised(_second, (change, x), (where, block, terms)), inputs, stars)
 
     def pullback(cotangent: Moments) -> np.ndarray:
         cotangent = cotangent._replace(change=None)  # no likelihood depends on it but through the sums
@@ -183,8 +188,12 @@ def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[M
 
         bars = on_cores(backward, labels, second)
         equations = from_change(None if change is None else sum(bar for bar, _ in bars))[0]
-        pulled = on_cores(lambda one, bar, part: _pulled(one[1], (bar[1], part))[0], first, bars, equations)
-        return np.sum([np.asarray(one) for one in pulled], 0)
+
+        def to_theta(slopes: Any, one: tuple[Any, Any], bar: tuple[Any, Any], part: Any) -> np.ndarray:
+            direct, through = bar[1], _pulled(one[1], part)[0]
+            return np.einsum("nj,njp->p", direct + through, slopes)
+
+        return np.sum(on_cores(to_theta, slopes, regressions, bars, equations), 0)
 
     parts = [(label, jax.tree.map(np.asarray, sums)) for label, (sums, _) in zip(labels, second, strict=True)]
     return _of_classes(data, None if change is None else np.asarray(change), parts), pullback
@@ -195,13 +204,18 @@ def all_moments(data: "Data", theta: Any) -> Moments:
     where, blocks, terms = _where(data), _blocks(data), data.terms
     labels = np.array([label for label, _ in blocks])
     columns = jax.tree.map(lambda *leaves: np.stack(leaves), *(block for _, block in blocks))
-    x, equations = jax.lax.map(lambda block: _first(data.model, theta, block, terms), columns)
+
+    def first(block: _Stars) -> tuple[Any, Any]:
+        x = _inputs(theta, block.stars, block.delta, data.model)
+        return x, _equations(x, block, terms)
+
+    x, equations = jax.lax.map(first, columns)
     change = None if terms is None else regression([part.sum(0) for part in equations], terms)
-    shapes = jax.eval_shape(partial(_second, where), change, x[0], blocks[0][1], terms)
+    shapes = jax.eval_shape(_second, change, x[0], where, blocks[0][1], terms)
 
     def step(total: Moments, one: tuple) -> tuple[Moments, None]:
         label, x, block = one
-        part = _second(where, change, x, block, terms)
+        part = _second(change, x, where, block, terms)
         return jax.tree.map(lambda sums, new: sums.at[label].add(new), total, part), None
 
     zero = jax.tree.map(lambda shape: jnp.zeros((len(data.members), *shape.shape)), shapes)
