@@ -25,7 +25,7 @@ __all__ = ["Data", "likelihood_data"]
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.0014  # variance left out, field's over noise's, summed over the stars, per root of their number
+_DROPPED = 0.1  # variance left out, field's over noise's, summed over the stars: ln L changes by less than half of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +127,7 @@ class Data:
             envelope = (ratios[:, :1] * spectra).mean(0)
             return reduced(basis, gram(basis, mean), envelope, dropped, (ratios / ratios[:, :1]).max(0))
 
-        # Part of a parameter's variance is left out in proportion; its share of sigma must not grow with the stars.
-        dropped = _DROPPED * np.sqrt(len(self))
-        return replace(self, basis=reduce(self.basis, dropped), finer=reduce(self.finer, dropped / 100))
+        return replace(self, basis=reduce(self.basis, _DROPPED), finer=reduce(self.finer, _DROPPED / 100))
 
 
 def likelihood_data(
