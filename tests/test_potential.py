@@ -1,5 +1,8 @@
 """The mass model against gala and galpy, its constraint, and its derived quantities."""
 
+import functools
+import operator
+
 import astropy.units as u
 import gala.potential as gp
 import galpy.potential
@@ -23,6 +26,7 @@ from otibayes.dynamics.potential import (
     miyamoto_nagai,
     nfw,
 )
+from otibayes.results.schema import DERIVED
 
 THETAS = [
     Parameters(),
@@ -165,11 +169,23 @@ def test_surface_density_force_and_dark_matter(theta):
     sigma = 2 * quad(density, 0, 1.1, args=(components,), points=[0.05, 0.2], epsabs=0, epsrel=1e-11, limit=200)[0]
     force = sum(c.gradient([const.R0, 0, 1.1]).value[2, 0] for c in components.values())
     ours = derived(theta)
-    assert ours.keys() == {"M_disk", "M_disk_over_M_halo", "Sigma_1p1", "rho_DM", "K_z_1p1"}
+    assert ours.keys() == DERIVED.keys()
     np.testing.assert_allclose(ours["M_disk"], theta.m_disk * 6.52551e10, rtol=1e-15)
     np.testing.assert_allclose(ours["Sigma_1p1"], sigma * 1e-6, rtol=1e-8)
     np.testing.assert_allclose(ours["K_z_1p1"], force, rtol=1e-10)
     np.testing.assert_allclose(ours["rho_DM"], density(theta.z_sun * 1e-3, ["halo"]) * 1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("theta", THETAS, ids=str)
+def test_frequencies_at_the_sun(theta):
+    peer, ours = functools.reduce(operator.add, galpy_components(theta).values()), derived(theta)
+    A, B = ours["A_Oort"], ours["B_Oort"]
+    slope = galpy.potential.dvcircdR(peer, const.R0)
+    np.testing.assert_allclose(A - B, galpy.potential.omegac(peer, const.R0), rtol=1e-10)
+    np.testing.assert_allclose(A - B, const.V_CIRC / const.R0, rtol=1e-12)
+    np.testing.assert_allclose(A + B, -slope, rtol=1e-9)
+    np.testing.assert_allclose(ours["kappa"], galpy.potential.epifreq(peer, const.R0), rtol=1e-10)
+    np.testing.assert_allclose(ours["nu"], galpy.potential.verticalfreq(peer, const.R0), rtol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,10 @@ def derived_quantities(theta: Any, model: MassModel = MILKY_WAY) -> dict[str, An
 
     `M_disk` [Msun], `M_disk_over_M_halo` (v_circ^2 R / G of each component in the plane at 8.1 kpc, as in Table 1
     of PW21), `Sigma_1p1` [Msun/pc^2] (all matter, |z| < 1.1 kpc at R0), `rho_DM` [Msun/pc^3] (halo at the Sun),
-    `K_z_1p1` [km^2/s^2/kpc] (|dPhi/dz| at R0, z = 1.1 kpc). Those that need a component the model lacks are left out.
+    `K_z_1p1` [km^2/s^2/kpc] (|dPhi/dz| at R0, z = 1.1 kpc), and in the plane at R0 Oort's `A_Oort` and `B_Oort`, the
+    radial and vertical frequencies `kappa` and `nu` of nearly circular orbits [km/s/kpc] (Binney & Tremaine 2008,
+    section 3.2.3). The azimuthal frequency is A - B; v_circ = R0 (A - B). Those that need a component the model lacks
+    are left out.
     """
     nodes, weights = np.polynomial.legendre.leggauss(64)
     z = 0.55 * (nodes + 1)
@@ -195,6 +198,10 @@ def derived_quantities(theta: Any, model: MassModel = MILKY_WAY) -> dict[str, An
         "Sigma_1p1": 2 * 0.55 * jnp.sum(weights * matter) * const.PC**2,
         "K_z_1p1": forces(R0, jnp.asarray(1.1), theta, model)[1],
     }
+    v, slope = jax.value_and_grad(lambda R: jnp.sqrt(circular_velocity_squared(model.potential, R, theta)))(R0)
+    A, B = 0.5 * (v / R0 - slope), -0.5 * (v / R0 + slope)
+    upwards = jax.grad(jax.grad(model.potential, 1), 1)(R0, jnp.zeros(()), theta)
+    derived |= {"A_Oort": A, "B_Oort": B, "kappa": jnp.sqrt(-4 * B * (A - B)), "nu": jnp.sqrt(upwards)}
     if hasattr(theta, "m_disk"):
         derived["M_disk"] = theta.m_disk * const.M_DISK_FIDUCIAL
     if {"disk", "halo"} <= model.components.keys():

@@ -37,6 +37,10 @@ DERIVED = {
     "Sigma_1p1": (r"\Sigma_{1.1}", "Msun/pc^2"),
     "rho_DM": (r"\rho_{\rm DM}", "Msun/pc^3"),
     "K_z_1p1": (r"|K_z|_{1.1}", "km^2/s^2/kpc"),
+    "A_Oort": (r"A", "km/s/kpc"),
+    "B_Oort": (r"B", "km/s/kpc"),
+    "kappa": (r"\kappa", "km/s/kpc"),
+    "nu": (r"\nu", "km/s/kpc"),
 }
 SCHEMA = 3
 KINDS = {"classical": "classical fit", "posterior": "posterior"}
