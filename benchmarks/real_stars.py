@@ -41,6 +41,7 @@ class Sample(NamedTuple):
 
 SAMPLES = {
     "K2, low alpha, [alpha/M] and [Fe/H]": Sample("k2", K2[:2]),
+    "Kepler, [Mg/Fe], [Fe/H], [alpha/Fe]": Sample("kepler", KEPLER),
     "K2, low alpha, [alpha/M]": Sample("k2", K2[:1]),
     "K2, low alpha, [Fe/H]": Sample("k2", K2[1:2]),
     "K2, low alpha, [O/Fe]": Sample("k2", K2[2:3]),
@@ -50,7 +51,6 @@ SAMPLES = {
     "K2, low alpha, outside the Sun": Sample("k2", K2[:2], part="outside"),
     "K2, low alpha, above the plane": Sample("k2", K2[:2], part="above"),
     "K2, low alpha, below the plane": Sample("k2", K2[:2], part="below"),
-    "Kepler, [Mg/Fe], [Fe/H], [alpha/Fe]": Sample("kepler", KEPLER),
 }
 PARTS = {
     "all": lambda w: w.R > 0,
