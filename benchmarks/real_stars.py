@@ -124,10 +124,12 @@ def table(folder: Path, markdown: bool) -> None:
     for name in SAMPLES:
         if (file := file_of(name, folder)).exists():
             found = json.loads(file.read_text())
-            rows[name] = {"stars": found["stars"]}
-            rows[name] |= {k: "{:.2f} +- {:.2f}".format(*found["found"][k]) for k in SHOWN}
-            rows[name] |= {"largest pull": max(found["pull"].values(), key=abs)}
-            rows[name] |= {"b2, largest": max(found["null"]["b2"], key=abs), "R-hat": found["max_r_hat"]}
+            rows[name] = {"stars": str(found["stars"])}
+            for k in SHOWN:
+                mean, sd = found["found"][k]
+                rows[name][k] = f"{mean:.1f} +- {sd:.1f}" if sd > 2 else f"{mean:.2f} +- {sd:.2f}"
+            pull, b2 = max(found["pull"].values(), key=abs), max(found["null"]["b2"], key=abs)
+            rows[name] |= {"pull": f"{pull:+.2f}", "b2": f"{b2:+.1f}", "R-hat": f"{found['max_r_hat']:.3f}"}
     shown = pd.DataFrame(rows).T
     click.echo(shown.to_markdown() if markdown else shown.to_string())
 
