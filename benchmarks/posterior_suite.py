@@ -20,28 +20,26 @@ import click
 import numpy as np
 import pandas as pd
 from catalogues import with_field
+from posterior import copies
 
 import otibayes as oti
 from otibayes.base.store import write_whole
 from otibayes.stars import embedded_stars
+from otibayes.stars.labels import LABELS
 
 THREE = ("FE_H", "MG_FE", "MN_FE")
 HEAVY = oti.Parameters(1.4, 0.42, 20.8, 7.78)
 
 
 def shuffled(number: int) -> oti.Stars:
-    """Embedded stars whose abundances tell nothing: each star has another's, and copies are moved by 1%."""
-    rng = np.random.default_rng(0)
-    stars = embedded_stars()
-    stars = stars[rng.integers(len(stars), size=number)]
-    stars = replace(stars, distance=stars.distance * (1 + 0.01 * rng.normal(size=number)))
-    order = rng.permutation(number)
+    """Copies of embedded stars whose abundances tell nothing: each star has another's."""
+    stars, order = copies(embedded_stars(), number), np.random.default_rng(0).permutation(number)
     return replace(stars, abundances={name: values[order] for name, values in stars.abundances.items()})
 
 
 def another_field(number: int) -> object:
     table = oti.mock(number, 1, footprint="pencil-beams", processes=2)
-    return with_field(table, "exponential", list(oti.read_stars(table).abundances))
+    return with_field(table, "exponential", tuple(LABELS))
 
 
 SYNTHETIC: dict[str, Callable[[], object]] = {
@@ -59,6 +57,15 @@ REAL = {
 }
 
 
+def made(name: str, folder: Path) -> Path:
+    """The file of synthetic stars, made where there is none."""
+    file = folder / f"{name}.fits"
+    if not file.exists():
+        stars = SYNTHETIC[name]()
+        oti.write_table(stars.to_table() if isinstance(stars, oti.Stars) else stars, file)
+    return file
+
+
 @click.group(help=__doc__)
 def main() -> None:
     pass
@@ -67,20 +74,20 @@ def main() -> None:
 @main.command()
 @click.option("--folder", type=Path, default=Path("posterior-suite"))
 @click.option("--survey-data", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--only", help="The run of this name alone.")
+@click.option("--only", type=click.Choice([*SYNTHETIC, *REAL]))
 def run(folder: Path, survey_data: Path | None, only: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    given: dict[str, list] = {}
-    for name, make in SYNTHETIC.items():
-        given[name] = [folder / f"{name}.fits"]
-        if not given[name][0].exists() and only in (None, name):
-            made = make()
-            oti.write_table(made.to_table() if isinstance(made, oti.Stars) else made, given[name][0])
-    for name, (file, options) in REAL.items() if survey_data else ():
-        given[name] = [survey_data / file, *options]
-    for name, arguments in given.items():
+    for name in [only] if only else [*SYNTHETIC, *REAL]:
         output = folder / f"{name}.nc"
-        if output.exists() or only not in (None, name):
+        if output.exists():
+            continue
+        if name in SYNTHETIC:
+            arguments = [made(name, folder)]
+        elif survey_data:
+            file, options = REAL[name]
+            arguments = [survey_data / file, *options]
+        else:
+            click.echo(f"{name}: left out, because its stars need --survey-data")
             continue
         command = [sys.executable, "-m", "otibayes.cli", "sample", *arguments, "--seed", "0", "--output", output]
         start = time.perf_counter()
@@ -95,7 +102,7 @@ def run(folder: Path, survey_data: Path | None, only: str | None) -> None:
 def row(file: Path) -> dict[str, object]:
     """Size, time of each kind of stage [s], and quality of one result."""
     tree = oti.load(file)
-    timings = tree["timings"].dataset.to_dataframe().set_index("stage").seconds
+    timings = tree["timings"].dataset.to_dataframe().seconds
     stage = timings.groupby(lambda name: "maximum" if name.startswith("maximum") else name.split(",")[0]).sum()
     posterior = tree["posterior"].dataset
     about = {"stars": tree.attrs["stars"], "elements": posterior.sizes["element"]}

@@ -16,16 +16,16 @@ import click
 import jax
 import numpy as np
 import pandas as pd
+from catalogues import kept
 
 import otibayes as oti
 from otibayes.base.constants import R0
-from otibayes.base.store import write_whole
 from otibayes.dynamics import PhaseSpace, galactocentric
 
-FIDUCIAL = oti.Parameters()
-K2 = ("ALPHA_M", "FE_H", "O_FE", "AGE_RGB")
+TWO = ("ALPHA_M", "FE_H")
 KEPLER = ("MG_FE", "FE_H", "ALPHA_FE")
-SHOWN = ("m_disk", "h_z", "z_sun", "vz_sun", "Sigma_1p1")
+PARAMETERS = oti.Parameters._fields
+SHOWN = (*PARAMETERS, "Sigma_1p1")
 WITHIN = 1.5  # kpc of the Sun's radius
 LOW_ALPHA = 0
 
@@ -40,17 +40,17 @@ class Sample(NamedTuple):
 
 
 SAMPLES = {
-    "K2, low alpha, [alpha/M] and [Fe/H]": Sample("k2", K2[:2]),
+    "K2, low alpha, [alpha/M] and [Fe/H]": Sample("k2", TWO),
     "Kepler, [Mg/Fe], [Fe/H], [alpha/Fe]": Sample("kepler", KEPLER),
-    "K2, low alpha, [alpha/M]": Sample("k2", K2[:1]),
-    "K2, low alpha, [Fe/H]": Sample("k2", K2[1:2]),
-    "K2, low alpha, [O/Fe]": Sample("k2", K2[2:3]),
-    "K2, low alpha, age": Sample("k2", K2[3:]),
-    "K2, all, [alpha/M] and [Fe/H]": Sample("k2", K2[:2], low_alpha=False),
-    "K2, low alpha, inside the Sun": Sample("k2", K2[:2], part="inside"),
-    "K2, low alpha, outside the Sun": Sample("k2", K2[:2], part="outside"),
-    "K2, low alpha, above the plane": Sample("k2", K2[:2], part="above"),
-    "K2, low alpha, below the plane": Sample("k2", K2[:2], part="below"),
+    "K2, low alpha, [alpha/M]": Sample("k2", ("ALPHA_M",)),
+    "K2, low alpha, [Fe/H]": Sample("k2", ("FE_H",)),
+    "K2, low alpha, [O/Fe]": Sample("k2", ("O_FE",)),
+    "K2, low alpha, age": Sample("k2", ("AGE_RGB",)),
+    "K2, all, [alpha/M] and [Fe/H]": Sample("k2", TWO, low_alpha=False),
+    "K2, low alpha, inside the Sun": Sample("k2", TWO, part="inside"),
+    "K2, low alpha, outside the Sun": Sample("k2", TWO, part="outside"),
+    "K2, low alpha, above the plane": Sample("k2", TWO, part="above"),
+    "K2, low alpha, below the plane": Sample("k2", TWO, part="below"),
 }
 PARTS = {
     "all": lambda w: w.R > 0,
@@ -63,7 +63,7 @@ PARTS = {
 
 def place(stars: oti.Stars) -> PhaseSpace:
     """Where the stars are in the fiducial frame."""
-    return jax.tree.map(np.asarray, jax.vmap(lambda star: galactocentric(star, FIDUCIAL))(stars.heliocentric))
+    return jax.tree.map(np.asarray, galactocentric(stars.heliocentric, oti.Parameters()))
 
 
 def stars_of(sample: Sample, folder: Path) -> oti.Stars:
@@ -86,7 +86,7 @@ def answer(stars: oti.Stars, seed: int) -> dict:
     null = oti.null_test(tree).pull
     return {
         "stars": int(tree.attrs["stars"]),
-        "pull": {name: float(tree["pull"][name]) for name in SHOWN[:4]},
+        "pull": {name: float(tree["pull"][name]) for name in PARAMETERS},
         "null": {str(c): np.round(null.sel(coefficient=c).values, 2).tolist() for c in null.coefficient.values},
         **{name: float(tree.attrs[name]) for name in ("max_r_hat", "min_ess_bulk", "converged")},
         "found": {name: [float(draws[name].mean()), float(draws[name].std())] for name in SHOWN},
@@ -110,10 +110,8 @@ def run(survey_data: Path, folder: Path, only: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in [only] if only else SAMPLES:
         file = file_of(name, folder)
-        if not file.exists():
-            found = json.dumps(answer(stars_of(SAMPLES[name], survey_data), seed=0))
-            write_whole(file, lambda part, found=found: part.write_text(found))
-            click.echo(f"{name}: {found}")
+        found = kept(file, lambda sample=SAMPLES[name]: answer(stars_of(sample, survey_data), seed=0))
+        click.echo(f"{name}: {found}")
 
 
 @main.command()

@@ -31,8 +31,8 @@ from .unconstrained import Gaussian, Unconstrained
 __all__ = ["FEW", "WIDER", "Expansion", "Run"]
 
 FEW = 4000  # stars that show which combinations of a basis matter, and where the maximum is about
-_SIGMAS = 6.0  # radius of the surface's region, ...
-_ROOM = 1.15  # ... and at least so many times the distance of the outermost draw that is known
+_SIGMAS = 6.0  # least radius of the surface's region
+_ROOM = 1.15  # least radius of the surface's region, in units of the distance of the outermost draw that is known
 _DEGREES = (3, 4, 5, 6)
 _ERROR_MOST = 0.05  # of a surface, in ln L, rms over draws: no posterior shows it
 _FIRST, _GUIDED = 12, 32  # draws at which a surface is checked before it is used: by a pilot, and by a run

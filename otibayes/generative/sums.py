@@ -191,7 +191,7 @@ def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[M
 
         def to_theta(slopes: Any, one: tuple[Any, Any], bar: tuple[Any, Any], part: Any) -> np.ndarray:
             direct, through = bar[1], _pulled(one[1], part)[0]
-            return np.einsum("nj,njp->p", direct + through, slopes)
+            return np.asarray(_inputs_backward(data.model, slopes, direct + through)[0])
 
         return np.sum(on_cores(to_theta, slopes, regressions, bars, equations), 0)
 
