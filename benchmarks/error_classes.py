@@ -25,7 +25,7 @@ from otibayes.generative.expansion import Run
 from otibayes.generative.statistic import condensed, design
 from otibayes.generative.sums import all_inputs, all_moments
 from otibayes.generative.surface import given, shift
-from otibayes.generative.unconstrained import Unconstrained, laplace
+from otibayes.generative.unconstrained import Unconstrained
 from otibayes.stars.preparation import prepare_stars
 
 
@@ -91,7 +91,7 @@ def main():
     prior, fiducial = flat_model.prior(), np.array(MILKY_WAY.Parameters())
     plain = Run(flat_model).on_basis(common, prior, None, "prior", fiducial[None])
     common = plain.data
-    draws = laplace(plain, prior).draws(np.random.default_rng(0), options.draws)
+    draws = plain.laplace(prior, 4, 0).draws(np.random.default_rng(0), options.draws)
 
     def log_density(density):
         potential = jax.jit(flat_model.potential(density))

@@ -45,7 +45,7 @@ def refused(stars, match, **given):
 
 def test_what_is_refused(stars, monkeypatch):
     monkeypatch.setattr(sampling, "sample_nuts", None)
-    monkeypatch.setattr(sampling, "laplace", None)
+    monkeypatch.setattr(sampling, "_maximum", None)
     feh, mg = stars.abundances["FE_H"], stars.abundances["MG_FE"]
     refused(changed(stars, FE_H=np.full(150, 0.1)), "FE_H is the same for all 150 stars.*leave it out")
     refused(changed(stars, FE_H=np.full(150, np.nan)), "only 0 stars that can be used have FE_H")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base.errors import InputError
+from ..base.parallel import BLOCK
 from ..dynamics import MassModel
 from ..dynamics.trend import inputs
 from ..stars.preparation import PreparedStars
@@ -65,6 +66,11 @@ class Data:
         return self.Y.shape[0]
 
     @property
+    def block(self) -> int:
+        """Stars at once, in all that is done star by star: one shape, so that one program serves."""
+        return min(BLOCK, len(self))
+
+    @property
     def terms(self) -> Terms | None:
         """What inputs are relabelled by; None where they keep their labels."""
         return None if self.reference is None else self.reference.terms
@@ -100,7 +106,7 @@ class Data:
 
     def relabelled(self, theta: np.ndarray) -> "Data":
         """With inputs relabelled to keep, in the mean over the stars, the labels that they have at theta (d,)."""
-        x = inputs_at(theta, self.stars, self.delta, self.model)
+        x = inputs_at(theta, self.stars, self.delta, self.model, self.block)
         return replace(self, reference=Reference.of(theta, x, self.degree))
 
     def labels(self, x: jax.Array, change: Any) -> jax.Array:

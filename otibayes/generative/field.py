@@ -189,7 +189,7 @@ def predict(data: Data, found: FieldDraws, stars: np.ndarray, seed: int) -> np.n
         return design(data.basis, data.labels(x, change), linear) @ coefficients
 
     def at(s: int) -> np.ndarray:
-        x = inputs_at(found.theta[s], vectors, delta, data.model)
+        x = inputs_at(found.theta[s], vectors, delta, data.model, data.block)
         return np.asarray(mean_at(x, None if found.change is None else found.change[s], found.coefficients[s]))
 
     mean = np.stack([at(s) for s in range(len(found.theta))])

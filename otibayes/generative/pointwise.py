@@ -50,7 +50,7 @@ def pointwise(
         return leave_one_out(data, field, found, data.labels(x, found.relabelling), stars)
 
     def at(s: int) -> np.ndarray:
-        x = inputs_at(theta[s], vectors, delta, data.model)
+        x = inputs_at(theta[s], vectors, delta, data.model, data.block)
         return np.asarray(one(x, jax.tree.map(lambda leaf: leaf[s], field), statistic(theta[s])))
 
     return np.stack(threaded("leave-one-out", "draw")(at, range(len(theta))))

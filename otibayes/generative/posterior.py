@@ -25,14 +25,17 @@ from .settings import SampleSettings
 from .statistic import Statistic, condensed
 from .sums import all_inputs, all_moments
 from .surface import StarPotential, SurfaceReport, given
-from .unconstrained import Gaussian, Unconstrained, laplace, no_likelihood
+from .unconstrained import Gaussian, Unconstrained, no_likelihood
 
 __all__ = ["Posterior", "convergence", "sample_posterior"]
 
 _FEW_COSINES = 256  # with which the maximum of few stars is found
 _GRID = 8  # mass models over the prior, by which the basis of few stars is made
-_ROUNDS = 4  # at the maximum of all stars, at most
-_SETTLED = 0.3  # sigma in theta: the maximum that moves by less has labels that are near enough its own
+_FAR, _NEAR = 4, 3  # degrees of the surfaces on the way from the prior to a maximum, and from that of few stars
+_ROUNDS = 10  # at a maximum, at most
+_SETTLED = 0.3  # sigma in theta: a maximum that moves by less has labels that are near enough its own, ...
+_AS_WIDE = 1.5  # ... from a Gaussian of at most so many times the sigmas, over which a surface is good
+_NARROWS = 4  # times, at most, from one surface's region to the next
 _ATTEMPTS = 3  # at sampling
 _PILOT = 100  # draws of each chain
 _GUIDE = 1000  # draws of the Gaussian about the maximum, in place of those of a run
@@ -106,29 +109,31 @@ def _each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _maximum(run: Run, data: Data) -> tuple[Gaussian, StarPotential]:
-    """The Gaussian about the maximum of all stars, found from that of few, and again until orbits' labels are those of
-    the maximum itself; and the likelihood with these labels, on a basis for the field there."""
-    unconstrained = run.unconstrained
-
-    def climbed(number: int, density: StarPotential, start: Gaussian) -> Gaussian:
-        name = f"maximum-{number}"
-        with run.stage(f"maximum {number}, {len(density.data)} stars"):
-            return Gaussian(*run.store.keep(name, partial(laplace, density, start), (0, 0)))
-
-    few, prior = data.some(FEW, run.seed), unconstrained.prior()
+    """The Gaussian about the maximum of all stars, found from that of few; and the likelihood with orbits' labels of
+    the maximum, on a basis for the field there."""
+    few, prior = data.some(FEW, run.seed), run.unconstrained.prior()
     grid = np.random.default_rng(run.seed).permutation(np.array(prior_grid(data.model)))[:_GRID]
     density = run.on_basis(few, prior, run.settings.basis_size or _FEW_COSINES, "prior", grid)
-    peak = climbed(1, density, prior)
+    peak, _ = _climbed(run, density, prior, _FAR)
     density = run.on_basis(data, peak.wider(WIDER), run.settings.basis_size, "maximum")
-    start = peak.wider(np.sqrt(len(few) / len(data)))
-    for number in range(2, 2 + _ROUNDS):
-        found = climbed(number, density, start)
-        moved = np.abs(found.mean - start.mean) / np.sqrt(np.diag(found.covariance))
-        start = found
-        if moved[unconstrained.places].max() < _SETTLED:
+    return _climbed(run, density, peak, _NEAR)
+
+
+def _climbed(run: Run, density: StarPotential, start: Gaussian, degree: int) -> tuple[Gaussian, StarPotential]:
+    """The Gaussian about the maximum, found by surfaces of a `degree`, each over the Gaussian before it, until two
+    agree; and the likelihood with orbits' labels of the last but one."""
+    places = run.unconstrained.places
+    for number in range(_ROUNDS):
+        with run.stage(f"maximum, {len(density.data)} stars"):
+            compute = partial(density.laplace, start, degree, run.seed)
+            found = Gaussian(*run.store.keep(f"maximum-{degree}-{number}", compute, (0, 0)))
+        before, after = (np.sqrt(np.diag(one.covariance))[places] for one in (start, found))
+        if (np.abs(found.mean - start.mean)[places] / after).max() < _SETTLED and (before / after).max() < _AS_WIDE:
             break
+        # a surface over too wide a region can have a narrow maximum of its own
+        start = Gaussian(found.mean, found.covariance + start.covariance / _NARROWS**2)
         density = density.relabelled(density.theta(found.mean))
-    return start, density
+    return found, density
 
 
 def _pilot(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) -> np.ndarray:

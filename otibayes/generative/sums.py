@@ -1,7 +1,6 @@
 """Passes over the stars at one theta, block by block, with derivatives: inputs, their relabelling, and sums of them."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..base.parallel import BLOCK, cores, in_blocks
+from ..base.parallel import BLOCK, in_blocks
 from ..dynamics import MassModel, galactocentric, star_actions
 from ..dynamics.trend import inputs
 from .relabelling import regression, regression_sums, relabelled
@@ -19,7 +18,7 @@ from .statistic import Moments, moments
 if TYPE_CHECKING:
     from .data import Data
 
-__all__ = ["all_inputs", "all_moments", "inputs_at", "moments_and_pullback", "moments_at"]
+__all__ = ["all_inputs", "all_moments", "inputs_at", "moments_at"]
 
 
 def _of_star(theta: jax.Array, star: jax.Array, delta: Any, model: MassModel) -> jax.Array:
@@ -53,7 +52,6 @@ def _inputs_backward(_: MassModel, slopes: jax.Array, cotangent: jax.Array) -> t
 
 _inputs.defvjp(_inputs_forward, _inputs_backward)
 _jitted_inputs = jax.jit(_inputs, static_argnums=3)
-_inputs_and_slopes = jax.jit(_inputs_forward, static_argnums=3)
 
 
 @jax.tree_util.register_static
@@ -83,12 +81,10 @@ class _Stars(NamedTuple):
 
 
 def _blocks(data: "Data") -> list[tuple[int, _Stars]]:
-    """The class and the stars of each block. One shape for all, so that one compiled program serves: a block is filled
-    with copies that weigh nothing."""
+    """The class and the stars of each block, which is filled with copies that weigh nothing."""
     reference = np.zeros((len(data), 3)) if data.reference is None else data.reference.x
     stars, delta, Z = (np.asarray(column) for column in (data.stars, data.delta, data.columns))
-    size = min(BLOCK, len(data))
-    blocks = []
+    size, blocks = data.block, []
     for label, members in enumerate(data.members):
         for start in range(0, len(members), size):
             chosen = members[start : start + size]
@@ -126,17 +122,6 @@ def _change(equations: list[Any], terms: Any) -> Any:
     return None if terms is None else regression([sum(part) for part in zip(*equations, strict=True)], terms)
 
 
-@partial(jax.jit, static_argnums=0)
-def _linearised(function: Any, free: tuple, fixed: tuple) -> Any:
-    """A step of a block, and its pullback, a pytree, to its free arguments, which come first."""
-    return jax.vjp(lambda *free: function(*free, *fixed), *free)
-
-
-@jax.jit
-def _pulled(pullback: Any, cotangent: Any) -> Any:
-    return pullback(cotangent)
-
-
 def _of_classes(data: "Data", change: Any, parts: Iterable[tuple[int, Moments]]) -> Moments:
     """Sums over the blocks of each class, in their order, with the relabelling's coefficients."""
     totals: dict[int, Moments] = {}
@@ -160,43 +145,6 @@ def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
 
     parts = [(label, part(x, block)) for (label, block), x in zip(blocks, inputs, strict=True)]
     return _of_classes(data, None if change is None else np.asarray(change), parts)
-
-
-def moments_and_pullback(data: "Data", theta: Any) -> tuple[Moments, Callable[[Moments], np.ndarray]]:
-    """`moments_at` on all cores, and the function that takes a cotangent of the sums to one of theta (d,)."""
-    where, theta, blocks, terms = _where(data), jnp.asarray(theta, float), _blocks(data), data.terms
-    labels, stars = zip(*blocks, strict=True)
-
-    def on_cores(function: Callable[..., Any], *columns: Any) -> list[Any]:
-        with ThreadPoolExecutor(cores()) as pool:
-            return list(pool.map(function, *columns))
-
-    def first(block: _Stars) -> tuple[Any, Any, Any]:
-        x, slopes = _inputs_and_slopes(theta, block.stars, block.delta, data.model)
-        return x, slopes, _linearised(_equations, (x,), (block, terms))
-
-    inputs, slopes, regressions = zip(*on_cores(first, stars), strict=True)
-    change, from_change = jax.vjp(lambda sums: _change(sums, terms), [sums for sums, _ in regressions])
-    second = on_cores(lambda x, block: _linearised(_second, (change, x), (where, block, terms)), inputs, stars)
-
-    def pullback(cotangent: Moments) -> np.ndarray:
-        cotangent = cotangent._replace(change=None)  # no likelihood depends on it but through the sums
-
-        def backward(label: int, one: tuple[Moments, Any]) -> tuple[Any, Any]:
-            of_class = cotangent if data.classes.common else jax.tree.map(lambda leaf: leaf[label], cotangent)
-            return _pulled(one[1], of_class)
-
-        bars = on_cores(backward, labels, second)
-        equations = from_change(None if change is None else sum(bar for bar, _ in bars))[0]
-
-        def to_theta(slopes: Any, one: tuple[Any, Any], bar: tuple[Any, Any], part: Any) -> np.ndarray:
-            direct, through = bar[1], _pulled(one[1], part)[0]
-            return np.asarray(_inputs_backward(data.model, slopes, direct + through)[0])
-
-        return np.sum(on_cores(to_theta, slopes, regressions, bars, equations), 0)
-
-    parts = [(label, jax.tree.map(np.asarray, sums)) for label, (sums, _) in zip(labels, second, strict=True)]
-    return _of_classes(data, None if change is None else np.asarray(change), parts), pullback
 
 
 def all_moments(data: "Data", theta: Any) -> Moments:
@@ -235,7 +183,7 @@ def all_inputs(data: "Data", theta: Any) -> jax.Array:
     return relabelled(x, change, terms)
 
 
-def inputs_at(theta: Any, stars: Any, delta: Any, model: MassModel) -> np.ndarray:
-    """Inputs (N, 3), as they are, of stars (N, 6) at one theta (d,), block by block; not to be traced."""
+def inputs_at(theta: Any, stars: Any, delta: Any, model: MassModel, size: int = BLOCK) -> np.ndarray:
+    """Inputs (N, 3), as they are, of stars (N, 6) at one theta (d,), in blocks of a `size`; not to be traced."""
     theta = jnp.asarray(theta, float)
-    return in_blocks(lambda *block: _jitted_inputs(theta, *block, model), stars, delta)
+    return in_blocks(lambda *block: _jitted_inputs(theta, *block, model), stars, delta, size=size)

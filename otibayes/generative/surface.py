@@ -1,7 +1,6 @@
 """The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ from threadpoolctl import threadpool_limits
 from ..base import surface as response
 from ..base.errors import InputError
 from ..base.parallel import cores, in_blocks, threaded
-from ..base.progress import progress
 from ..base.store import Store
 from ..dynamics import MassModel
 from .basis import Basis
@@ -22,8 +20,8 @@ from .data import Data
 from .density import hilbert_log_likelihood
 from .model import GaussianField
 from .statistic import Moments, Statistic, condensed
-from .sums import moments_and_pullback, moments_at
-from .unconstrained import Gaussian, Unconstrained, differences, minimum, to_unbounded
+from .sums import moments_at
+from .unconstrained import Gaussian, Unconstrained, laplace, to_unbounded
 
 __all__ = [
     "SHIFT_MOST",
@@ -44,7 +42,8 @@ _LEAST_WIDTH = 1e-6  # of a region's sigmas, in units of the parameters' ranges
 _KHAT_MOST = 0.7  # beyond, importance weights cannot tell (Vehtari et al. 2024)
 SHIFT_MOST = 0.1  # of a posterior mean, in sigma
 _TOGETHER = 32  # draws
-_INNER = 2e-3  # gradient by the hyperparameters at their best, in units of the Gaussian that starts the search
+_SHAPE = 1000  # draws that tell the shape of a Gaussian in theta
+_REACH = 3.0  # sigmas of a surface that shows the maximum
 
 
 def given(field: GaussianField, found: Statistic, basis: Basis, data: Data) -> Any:
@@ -76,9 +75,7 @@ class StarPotential:
         both = (data.basis, data.finer)
         self._statistics = [jax.jit(partial(condensed, basis, elements=elements)) for basis in both]
         self._potentials = [jax.jit(partial(potential, basis)) for basis in both]
-        self._slope = jax.jit(jax.value_and_grad(partial(potential, data.basis), (0, 1)))
-        self._to_sums = jax.jit(lambda sums, bar: jax.vjp(self._statistics[0], sums)[1](bar)[0])
-        self._pull = jax.jit(lambda flat, bar: jax.vjp(unconstrained.theta, flat)[1](bar)[0])
+        self._slope = jax.jit(jax.value_and_grad(self.on_surface))
         self._all_on_surface = jax.jit(lambda draws, surface: jax.lax.map(lambda z: self.on_surface(z, surface), draws))
 
     def relabelled(self, theta: np.ndarray) -> "StarPotential":
@@ -106,60 +103,16 @@ class StarPotential:
 
         return np.array(threaded("check", "draw")(each, zip(draws, sums, strict=True))).T
 
-    def maximum(self, start: Gaussian) -> np.ndarray:
-        """The flat vector (P,) of the maximum, searched for from a Gaussian that is near it.
-
-        At each theta the hyperparameters are those that are best there, found at fixed sums over the stars: so passes
-        are few (variable projection: Golub & Pereyra 1973).
-        """
-        theta, hyper = self.unconstrained.places, self.unconstrained.hyper
-        conditional = np.linalg.inv(np.linalg.inv(start.covariance)[np.ix_(hyper, hyper)])
-        best, least = start.mean, np.inf
-        with progress(None, "maximum", "pass") as bar:
-
-            def profile(at: np.ndarray) -> tuple[float, np.ndarray]:
-                nonlocal best, least
-                flat = best.copy()
-                flat[theta] = at
-                sums, pullback = moments_and_pullback(self.data, self.theta(flat))
-                found = self._statistics[0](sums)
-
-                def of_hyper(at: np.ndarray) -> tuple[Any, Any]:
-                    flat[hyper] = at
-                    value, (gradient, _) = self._slope(flat, found)
-                    return value, gradient[hyper]
-
-                flat[hyper] = minimum(of_hyper, Gaussian(best[hyper], conditional), _INNER)
-                value, slope = self._whole_slope(flat, sums, found, pullback)
-                bar.update()
-                if value < least:
-                    best, least = flat.copy(), value
-                return value, slope[theta]
-
-            minimum(profile, Gaussian(start.mean[theta], start.covariance[np.ix_(theta, theta)]))
-        return best
-
-    def slope(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
-        """Value and gradient (P,), on all cores."""
-        sums, pullback = moments_and_pullback(self.data, self.theta(flat))
-        return self._whole_slope(flat, sums, self._statistics[0](sums), pullback)
-
-    def _whole_slope(
-        self, flat: np.ndarray, sums: Moments, found: Statistic, pullback: Callable[[Moments], np.ndarray]
-    ) -> tuple[float, np.ndarray]:
-        value, (direct, bar) = self._slope(flat, found)
-        return float(value), np.asarray(direct + self._pull(flat, pullback(self._to_sums(sums, bar))))
-
-    def hessian(self, flat: np.ndarray) -> np.ndarray:
-        """(P, P), by differences of the gradient. Hyperparameters move at fixed sums over the stars, so that the passes
-        are two for each parameter of the mass model."""
-        theta, hyper = self.unconstrained.places, self.unconstrained.hyper
-        found = self.statistic(self.theta(flat))
-        hessian = np.zeros((flat.size, flat.size))
-        hessian[hyper] = differences(lambda point: self._slope(point, found)[1][0], flat, hyper)
-        hessian[theta] = differences(lambda point: self.slope(point)[1], flat, theta)
-        hessian[:, theta] = hessian[theta].T
-        return hessian
+    def laplace(self, start: Gaussian, degree: int, seed: int) -> Gaussian:
+        """The Gaussian about the maximum, as a surface has it over a few sigmas of a Gaussian near it."""
+        thetas = self.theta(start.draws(np.random.default_rng([seed, 0x6D6178]), _SHAPE))
+        region = region_about(thetas.mean(0), np.cov(thetas.T), _REACH, self.data.model)
+        known = self.evaluations()
+        known.cover(region, degree, seed=seed)
+        surface = known.surface(region, degree).lean()
+        found = laplace(lambda flat: self._slope(flat, surface), start)
+        inside = response.distance(region, self.theta(found.mean)) < _INSIDE
+        return found if inside else found._replace(covariance=start.covariance)  # it has a kink at its edge
 
     def with_theta(self, flat: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The flat vector with its theta replaced."""

@@ -1,9 +1,9 @@
 """A model's parameters without bounds, as one flat vector; its density there, and the Gaussian about its maximum."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,11 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from threadpoolctl import threadpool_limits
 
 from ..base.parameters import Parameter
-from ..base.progress import progress
 from ..dynamics import MassModel
 from .data import Data
 from .model import GaussianField, Model, check_model
 
-__all__ = ["Gaussian", "Traced", "Unconstrained", "differences", "from_unbounded", "laplace", "minimum", "to_unbounded"]
+__all__ = ["Gaussian", "Unconstrained", "from_unbounded", "laplace", "to_unbounded"]
 
 _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
 _GRADIENT = 1e-2  # at the maximum, in units of the Gaussian that starts the search
@@ -126,7 +125,9 @@ class Unconstrained:
 
     def prior(self) -> Gaussian:
         """The Gaussian about the prior's maximum in the hyperparameters, and the fiducial theta."""
-        mean, covariance = laplace(Traced(self.potential(no_likelihood)), Gaussian(self.start, np.eye(self.start.size)))
+        mean, covariance = laplace(
+            jax.jit(jax.value_and_grad(self.potential(no_likelihood))), Gaussian(self.start, np.eye(self.start.size))
+        )
         mean[self.places] = self.start[self.places]
         return Gaussian(mean, covariance)
 
@@ -156,50 +157,23 @@ def no_likelihood(theta: Any, field: GaussianField) -> float:
 # ---- the maximum
 
 
-class Density(Protocol):
-    """Minus the logarithm of a density of flat vectors (P,): its minimum, searched for from a Gaussian that is near it,
-    and its Hessian."""
-
-    def maximum(self, start: Gaussian) -> np.ndarray: ...
-
-    def hessian(self, flat: np.ndarray) -> np.ndarray: ...
-
-
-class Traced:
-    """A `Density` that JAX differentiates as a whole."""
-
-    def __init__(self, potential: Callable[[Any], Any]) -> None:
-        self.slope = jax.jit(jax.value_and_grad(potential))
-
-    def maximum(self, start: Gaussian) -> np.ndarray:
-        return minimum(self.slope, start)
-
-    def hessian(self, flat: np.ndarray) -> np.ndarray:
-        return differences(lambda point: self.slope(point)[1], flat, range(flat.size))
-
-
-def differences(gradient: Callable[[np.ndarray], Any], flat: np.ndarray, places: Iterable[int]) -> np.ndarray:
-    """Rows of the Hessian, by central differences of the gradient along the coordinates at these places."""
-    step = _STEP * np.eye(flat.size)
-    rows = [
-        (np.asarray(gradient(flat + step[i])) - np.asarray(gradient(flat - step[i]))) / (2 * _STEP)
-        for i in progress(list(places), "curvature", "coordinate")
-    ]
-    return np.array(rows).reshape(-1, flat.size)
+Slope = Callable[[np.ndarray], tuple[Any, Any]]  # value and gradient (P,) at a flat vector (P,)
 
 
 # The matrices are small: BLAS threads would spend many times the work in waiting for one another.
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def laplace(density: Density, start: Gaussian) -> Gaussian:
-    """The Gaussian about the maximum of the density, from one that is near it and whitens the way."""
-    mode = density.maximum(start)
-    hessian = np.nan_to_num(density.hessian(mode), posinf=0.0, neginf=0.0)
+def laplace(slope: Slope, start: Gaussian) -> Gaussian:
+    """The Gaussian about the minimum of -ln density, from one that is near it and whitens the way."""
+    mode = _minimum(slope, start)
+    steps = _STEP * np.eye(mode.size)
+    hessian = np.array([np.subtract(slope(mode + step)[1], slope(mode - step)[1]) / (2 * _STEP) for step in steps])
+    hessian = np.nan_to_num(hessian, posinf=0.0, neginf=0.0)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     return Gaussian(mode, (vectors / np.maximum(values, _LEAST_CURVATURE)) @ vectors.T)
 
 
-def minimum(slope: Callable[[np.ndarray], tuple[Any, Any]], start: Gaussian, gradient: float = _GRADIENT) -> np.ndarray:
-    """Where a function of vectors (P,), given with its gradient, is least: by BFGS in units of the Gaussian `start`."""
+def _minimum(slope: Slope, start: Gaussian) -> np.ndarray:
+    """Where a function is least: by BFGS in units of the Gaussian `start`."""
     scale = np.linalg.cholesky(start.covariance)
 
     def whitened(z: np.ndarray) -> tuple[float, np.ndarray]:
@@ -210,8 +184,8 @@ def minimum(slope: Callable[[np.ndarray], tuple[Any, Any]], start: Gaussian, gra
 
     z = np.zeros(start.mean.size)
     for method in ("BFGS", "L-BFGS-B", "BFGS"):  # the first is quick; a wall of the prior can stop it short
-        end = scipy.optimize.minimize(whitened, z, jac=True, method=method, options={"gtol": gradient})
+        end = scipy.optimize.minimize(whitened, z, jac=True, method=method, options={"gtol": _GRADIENT})
         z = end.x
-        if np.abs(end.jac).max() < 10 * gradient:
+        if np.abs(end.jac).max() < 10 * _GRADIENT:
             break
     return start.mean + scale @ z
