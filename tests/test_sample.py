@@ -30,7 +30,16 @@ from otibayes.generative.nuts import Chains, sample_nuts
 from otibayes.generative.posterior import convergence
 from otibayes.generative.statistic import Statistic, condensed
 from otibayes.generative.sums import all_inputs, all_moments
-from otibayes.generative.surface import StarPotential, SurfaceReport, given, light, packed, pareto_k, region_about, shift
+from otibayes.generative.surface import (
+    StarPotential,
+    SurfaceReport,
+    given,
+    light,
+    packed,
+    pareto_k,
+    region_about,
+    shift,
+)
 from otibayes.generative.unconstrained import Unconstrained, from_unbounded, to_unbounded
 from otibayes.stars.preparation import prepare_stars
 
@@ -313,7 +322,7 @@ def test_a_run_that_is_good_ends_at_once(sampled):
 def test_chains_that_disagree_go_on_by_themselves_but_not_for_ever(sampled):
     def apart(runs):
         def move(draws, plain, surface):
-            return draws + 0.5 * draws.std((0, 1)) * (len(nuts.lengths) < runs) * (np.arange(4) - 1.5)[:, None, None]
+            return draws + 0.25 * draws.std((0, 1)) * (len(nuts.lengths) < runs) * (np.arange(4) - 1.5)[:, None, None]
 
         nuts = Gaussians(move)
         return nuts
