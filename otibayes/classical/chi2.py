@@ -124,9 +124,9 @@ def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]
     """The minima of one element from the surface of its statistics (terms, 1 + B, n); of all stars the least of those
     from `starts` (S, d).
 
-    The covariance of the statistics is that at the first start, then twice that at the optimum found. A resample's
-    statistics are taken less those of all stars at the optimum, so that they vanish where those of the population do
-    (Hall & Horowitz 1996).
+    The covariance of the statistics is taken at the first start, then two more times at the optimum so far. From a
+    resample's statistics those of all stars at the optimum are subtracted, so that they vanish where those of the
+    population do (Hall & Horowitz 1996).
     """
     rows = [_function(surface, row) for row in range(surface.coefficients.shape[1])]
     theta = starts[0]

@@ -81,7 +81,7 @@ def _mean(sums: Any, E: int, naive: bool) -> Any:
 
 @partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_ONE_THREAD)
 def _truncated_counts(drawn: Any, index: Any, K: int, own_copies: bool, dtype: Any) -> Any:
-    """How often neighbours `index` (S, k) count, (k, S, B), until K do; and how many do in all (S, B)."""
+    """Total count (S, B), at most K, and how often each of the neighbours `index` (S, k) is in it (k, S, B)."""
     rows = drawn[index.T]
     if own_copies:  # the first neighbour is the star itself, and only its copies count
         rows = rows.at[0].set(jnp.maximum(rows[0], 1) - 1)

@@ -138,7 +138,7 @@ class Coefficients(NamedTuple):
 
     B = root (scale z) back^T, z (M, E); `precision` P (Q, Q) and `b` (Q,) are of the `needed` numbers of z, the others
     being negligible. `noise` (C, E, E) is the Cholesky factor of each class' residual covariance, `weight` (C, E, E)
-    its inverse, 0 where an element is missing; `gram` (C, M, M) that of the whitened columns.
+    its inverse, 0 where an element is missing.
     """
 
     precision: jax.Array
@@ -149,7 +149,6 @@ class Coefficients(NamedTuple):
     back: jax.Array
     noise: jax.Array
     weight: jax.Array
-    gram: jax.Array
 
     def unwhitened(self, z: jax.Array) -> jax.Array:
         """B (M, E) of z (Q,)."""
@@ -184,7 +183,7 @@ def coefficients(
     ranks = size if basis.ranks is None else np.asarray(basis.ranks)
     needed = np.flatnonzero(np.broadcast_to(np.arange(size)[:, None] < linear + ranks, (size, elements)))
     precision = precision.reshape(size * elements, -1)[needed[:, None], needed[None]] + jnp.eye(len(needed))
-    return Coefficients(precision, p.reshape(-1)[needed], needed, root, scale, back, noise, weight, whitened)
+    return Coefficients(precision, p.reshape(-1)[needed], needed, root, scale, back, noise, weight)
 
 
 def sums_of_classes(found: Statistic, classes: Classes) -> tuple[jax.Array, jax.Array]:

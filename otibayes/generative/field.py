@@ -74,7 +74,7 @@ def posterior_coefficients(
     field: GaussianField, basis: Basis, gram: Any, projection: Any, classes: Classes, key: Any
 ) -> jax.Array:
     """One draw (M, E) of the coefficients, from the sums over each class of stars: see `density.coefficients`."""
-    # all of them: away from the stars those count that the stars do not tell
+    # all combinations: far from the stars, those that the stars do not constrain matter too
     c = coefficients(field, basis._replace(ranks=None), gram, projection, classes)
     factor = jnp.linalg.cholesky(c.precision)
     z = jax.scipy.linalg.cho_solve((factor, True), c.b)

@@ -41,7 +41,7 @@ _PILOT = 100  # draws of each chain
 _GUIDE = 1000  # draws of the Gaussian about the maximum, in place of those of a run
 _DENSE_MOST, _DENSE_VALUES = 2000, 4000  # stars, and abundances that do not separate: beyond, N^3 is hopeless
 _R_HAT_MOST, _ESS_LEAST = 1.01, 400
-_LONG = 2 * _ESS_LEAST  # draws: a run that is to be shorter is not made longer
+_LONG = 2 * _ESS_LEAST  # draws of all chains: a run of fewer is never lengthened
 
 
 class Posterior(NamedTuple):
@@ -251,7 +251,7 @@ def _check_dense(data: Data) -> None:
 
 
 def _chains(run: Run, guide: np.ndarray, covariance: np.ndarray, draws: int, adapt: bool = False) -> Chains:
-    """From random ones of the draws (S, P) that are known."""
+    """Chains that start at random ones of the draws `guide` (S, P)."""
     rng = np.random.default_rng([run.seed, 0x6E757473])
     starts = guide[rng.choice(len(guide), run.settings.chains)]
     return Chains(starts, covariance, run.settings.warmup, draws, run.seed, adapt)

@@ -1,4 +1,4 @@
-"""The pull: how far a posterior is, on average over the noise, from a truth that is its own answer.
+"""The pull: how far a posterior is, averaged over the noise, from a truth set to its own posterior mean.
 
 Take the posterior-mean field at the posterior-mean theta for the truth. Abundances that follow it, with the model's own
 scatter, have a noise-averaged ln L whose maximum is somewhat off that theta: the prior of the field prefers some theta

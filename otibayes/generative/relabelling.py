@@ -1,4 +1,4 @@
-"""Relabelled inputs: labels of orbits that theta, averaged over the stars, leaves alone.
+"""Relabelled inputs: labels of orbits that, averaged over the stars, do not change with theta.
 
 Theta relabels orbits. A survey sees each torus at some angles only, so the inputs x(theta) of the stars of a torus
 change in the mean, and with them the field as a function of the inputs. A prior of the field on x(theta) prefers some

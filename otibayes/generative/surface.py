@@ -112,7 +112,7 @@ class StarPotential:
         surface = known.surface(region, degree).lean()
         found = laplace(lambda flat: self._slope(flat, surface), start)
         inside = response.distance(region, self.theta(found.mean)) < _INSIDE
-        return found if inside else found._replace(covariance=start.covariance)  # it has a kink at its edge
+        return found if inside else found._replace(covariance=start.covariance)  # the surface has a kink at its edge
 
     def with_theta(self, flat: np.ndarray, theta: np.ndarray) -> np.ndarray:
         """The flat vector with its theta replaced."""
@@ -226,9 +226,9 @@ class SurfaceReport(NamedTuple):
     sigmas; `attempts` at sampling; `held_out` and `radius` (H,): error at points that were not fitted and their
     distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
     importance weights that would correct the draws. How far the mean of a mass model's parameter would move at most,
-    in its sigma and to first order: `shift`, without the surface's error; `basis_shift`, with a basis of twice as many
-    cosines as `basis_size` that drops a hundredth as much in its reduction to `combinations` (`basis_noise` is the
-    error of that). NaN where a number cannot be computed, which is a reason not to trust the surface.
+    in its sigma and to first order: `shift`, without the surface's error; `basis_shift`, with twice `basis_size`
+    cosines and a reduction that drops a hundredth as much (`basis_noise`: error of this shift). `combinations`: size of
+    the basis in use. NaN where a number cannot be computed, which is a reason not to trust the surface.
     """
 
     degree: int

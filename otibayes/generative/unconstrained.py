@@ -150,7 +150,7 @@ class Unconstrained:
 
 
 def no_likelihood(theta: Any, field: GaussianField) -> float:
-    """The likelihood of the prior alone."""
+    """ln L = 0, which leaves the prior alone."""
     return 0.0
 
 
@@ -163,7 +163,7 @@ Slope = Callable[[np.ndarray], tuple[Any, Any]]  # value and gradient (P,) at a 
 # The matrices are small: BLAS threads would spend many times the work in waiting for one another.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def laplace(slope: Slope, start: Gaussian) -> Gaussian:
-    """The Gaussian about the minimum of -ln density, from one that is near it and whitens the way."""
+    """The Gaussian about the minimum of -ln density. `start`, near it, sets the units of the search."""
     mode = _minimum(slope, start)
     steps = _STEP * np.eye(mode.size)
     hessian = np.array([np.subtract(slope(mode + step)[1], slope(mode - step)[1]) / (2 * _STEP) for step in steps])

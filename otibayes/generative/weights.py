@@ -1,6 +1,6 @@
 """How stars weigh: classes that lack the same abundances and have like errors, and Student weights of outlying stars.
 
-Each class needs sums over its stars of its own; no star does.
+Each class needs its own sums over its stars; single stars need none.
 """
 
 import warnings
