@@ -31,7 +31,7 @@ from .weights import Classes
 
 __all__ = ["averaged_log_likelihood", "mean_field", "own_slope", "slope_of_average"]
 
-_STEP = 1e-4  # of central differences, in units of the parameters' ranges
+_STEP = 3e-5  # of central differences, in units of the parameters' ranges
 
 
 def averaged_log_likelihood(field: GaussianField, found: Statistic, basis: Basis, classes: Classes) -> jax.Array:
