@@ -93,7 +93,7 @@ def test_average_over_noises(data, average):
 
 
 def test_slope_is_that_of_the_average(data, average):
-    """Against JAX's derivative of passes over the stars, to a thousandth of the longest component: a pull is shown to two digits."""
+    """Against JAX's derivative, to a thousandth of the longest component: a pull is shown to two digits."""
     truth = truth_of(data)
     exact = replace(data, Y=jnp.asarray(truth))
     of_theta = jax.jit(jax.grad(lambda theta: average(condensed(data.basis, all_moments(exact, theta), 2))))
