@@ -3,7 +3,7 @@
 Inputs are sqrt J_R, L_z - L_0 and sqrt J_z in fixed fiducial units. Units that are statistics of J(theta) would let the
 scaling swallow the parameters. A stationary process and a mean over the nearest stars take a field for equally rough
 everywhere in them, and so prefer some theta to others. Nearly all of that preference lies in the trend, which both
-paths therefore treat apart: see `docs/generative.md`, The field's prior and theta.
+paths therefore treat apart: see `otibayes/generative/relabelling.py`.
 """
 
 from typing import Any
