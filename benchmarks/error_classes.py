@@ -22,6 +22,7 @@ from otibayes.dynamics.trend import TREND_SIZE
 from otibayes.generative import likelihood_data
 from otibayes.generative.basis import prior_covariance
 from otibayes.generative.expansion import Run
+from otibayes.generative.posterior import FAR, gaussian_about_maximum
 from otibayes.generative.statistic import condensed, design
 from otibayes.generative.sums import all_inputs, all_moments
 from otibayes.generative.surface import given, shift
@@ -89,9 +90,11 @@ def main():
     common = likelihood_data(prepared)
     flat_model = Unconstrained.of(joint_abundances, common)
     prior, fiducial = flat_model.prior(), np.array(MILKY_WAY.Parameters())
-    plain = Run(flat_model).on_basis(common, prior, None, "prior", fiducial[None])
+    run = Run(flat_model)
+    plain = run.on_basis(common, prior, None, "prior", fiducial[None])
     common = plain.data
-    draws = plain.laplace(prior, 4, 0).draws(np.random.default_rng(0), options.draws)
+    peak, _ = gaussian_about_maximum(run, plain, prior, FAR)
+    draws = peak.draws(np.random.default_rng(0), options.draws)
 
     def log_density(density):
         potential = jax.jit(flat_model.potential(density))

@@ -49,7 +49,7 @@ def bias(data: Any, mean: np.ndarray, truth: np.ndarray) -> tuple[int, np.ndarra
     unconstrained = Unconstrained.of(joint_abundances, data)
     flat = unconstrained.prior().mean
     flat[unconstrained.places] = np.asarray(to_unbounded(MILKY_WAY.Parameters(*truth), MILKY_WAY))
-    hyper = unconstrained.hyper
+    hyper = np.delete(np.arange(flat.size), unconstrained.places)
     spread = np.diag(np.where(np.isin(np.arange(flat.size), hyper), SPREAD**2, 0.0))
     for step in range(3):  # the first bases are for what the prior says of length scales
         density = Run(unconstrained).on_basis(data, Gaussian(flat, spread), None, f"step-{step}", truth[None])

@@ -1,4 +1,4 @@
-"""What a gradient of the posterior costs, from the stars and on the surface, and what a whole posterior costs.
+"""What a pass over the stars, a gradient on the surface, and a whole posterior cost.
 
 Run from the checkout: python benchmarks/posterior.py [--stars 5000,56324,500000], or with --sample FILE, e.g. one that
 `otibayes mock --stars 56324` made, for a posterior from the file to the result, stage by stage; --repeat M makes M
@@ -63,7 +63,7 @@ def clock(function, repeats):
 
 
 def gradients(number, basis_size):
-    """Time of a gradient from the stars and on a surface of them, about the fiducial theta."""
+    """Time of a pass over the stars and of a gradient on a surface of them, about the fiducial theta."""
     stars = eight_elements(copies(embedded_stars(), number))
     data = likelihood_data(prepare_stars(stars, list(stars.abundances), every=False))
     flat_model = Unconstrained.of(joint_abundances, data)

@@ -103,7 +103,7 @@ def row(file: Path) -> dict[str, object]:
     """Size, time of each kind of stage [s], and quality of one result."""
     tree = oti.load(file)
     timings = tree["timings"].dataset.to_dataframe().seconds
-    stage = timings.groupby(lambda name: "maximum" if name.startswith("maximum") else name.split(",")[0]).sum()
+    stage = timings.groupby(lambda name: name.split(",")[0]).sum()
     posterior = tree["posterior"].dataset
     about = {"stars": tree.attrs["stars"], "elements": posterior.sizes["element"]}
     about |= {"total": json.loads(file.with_suffix(".json").read_text())["seconds"]} | stage.to_dict()

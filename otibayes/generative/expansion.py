@@ -23,7 +23,6 @@ from .surface import (
     light,
     pareto_k,
     passes,
-    region_about,
     shift,
 )
 from .unconstrained import Gaussian, Unconstrained
@@ -99,9 +98,8 @@ class Expansion:
 
     def place(self, guide: np.ndarray) -> None:
         """A new region, of six sigmas of draws (S, P) or as far as they go."""
-        theta = self.plain.theta(guide)
-        region = region_about(theta.mean(0), np.cov(theta.T), 1.0, self.data.model)
-        reach = _ROOM * float(response.distance(region, theta).max())
+        region = self.plain.region(guide, 1.0)
+        reach = _ROOM * float(response.distance(region, self.plain.theta(guide)).max())
         self.region, self.surface = replace(region, size=max(_SIGMAS, reach)), None
 
     def improve(self, draws: np.ndarray, exact: np.ndarray, degrees: Sequence[int] = _DEGREES) -> None:

@@ -27,14 +27,14 @@ from .sums import all_inputs, all_moments
 from .surface import StarPotential, SurfaceReport, given
 from .unconstrained import Gaussian, Unconstrained, no_likelihood
 
-__all__ = ["Posterior", "convergence", "sample_posterior"]
+__all__ = ["FAR", "NEAR", "Posterior", "convergence", "gaussian_about_maximum", "sample_posterior"]
 
 _FEW_COSINES = 256  # with which the maximum of few stars is found
 _GRID = 8  # mass models over the prior, by which the basis of few stars is made
-_FAR, _NEAR = 4, 3  # degrees of the surfaces on the way from the prior to a maximum, and from that of few stars
+FAR, NEAR = 4, 3  # degrees of the surfaces on the way from the prior to a maximum, and from that of few stars
 _ROUNDS = 10  # at a maximum, at most
-_SETTLED = 0.3  # sigma in theta: a maximum that moves by less has labels that are near enough its own, ...
-_AS_WIDE = 1.5  # ... from a Gaussian of at most so many times the sigmas, over which a surface is good
+_SETTLED = 0.3  # sigma in theta: where the maximum moves by less, the labels in use are near enough to its own
+_AS_WIDE = 1.5  # times its sigmas, at most: the Gaussian over which the last surface is good
 _NARROWS = 4  # times, at most, from one surface's region to the next
 _ATTEMPTS = 3  # at sampling
 _PILOT = 100  # draws of each chain
@@ -114,12 +114,14 @@ def _maximum(run: Run, data: Data) -> tuple[Gaussian, StarPotential]:
     few, prior = data.some(FEW, run.seed), run.unconstrained.prior()
     grid = np.random.default_rng(run.seed).permutation(np.array(prior_grid(data.model)))[:_GRID]
     density = run.on_basis(few, prior, run.settings.basis_size or _FEW_COSINES, "prior", grid)
-    peak, _ = _climbed(run, density, prior, _FAR)
+    peak, _ = gaussian_about_maximum(run, density, prior, FAR)
     density = run.on_basis(data, peak.wider(WIDER), run.settings.basis_size, "maximum")
-    return _climbed(run, density, peak, _NEAR)
+    return gaussian_about_maximum(run, density, peak, NEAR)
 
 
-def _climbed(run: Run, density: StarPotential, start: Gaussian, degree: int) -> tuple[Gaussian, StarPotential]:
+def gaussian_about_maximum(
+    run: Run, density: StarPotential, start: Gaussian, degree: int
+) -> tuple[Gaussian, StarPotential]:
     """The Gaussian about the maximum, found by surfaces of a `degree`, each over the Gaussian before it, until two
     agree; and the likelihood with orbits' labels of the last but one."""
     places = run.unconstrained.places

@@ -26,8 +26,8 @@ from .statistic import sum_over_chunks
 
 __all__ = ["Reference", "Relabelling", "Terms", "degree_for", "regression", "regression_sums", "relabelled"]
 
-_DEGREES = (2, 3, 4, 5, 6, 8)  # of the polynomials, ...
-_STARS = 50  # ... the largest with at least so many stars for each term
+_DEGREES = (2, 3, 4, 5, 6, 8)  # of the polynomials: the largest for which there are stars enough
+_STARS = 50  # for each term, at least
 _ROOM = 1.2  # of the reference inputs' range, in which polynomials are used; beyond it they are constant
 _RIDGE = 1e-10  # of a sum of squares, for terms that the stars do not tell
 

@@ -103,10 +103,14 @@ class StarPotential:
 
         return np.array(threaded("check", "draw")(each, zip(draws, sums, strict=True))).T
 
+    def region(self, draws: np.ndarray, sigmas: float) -> response.Region:
+        """A ball of so many sigmas of the theta of draws (S, P): `region_about`."""
+        theta = self.theta(draws)
+        return region_about(theta.mean(0), np.cov(theta.T), sigmas, self.data.model)
+
     def laplace(self, start: Gaussian, degree: int, seed: int) -> Gaussian:
         """The Gaussian about the maximum, as a surface has it over a few sigmas of a Gaussian near it."""
-        thetas = self.theta(start.draws(np.random.default_rng([seed, 0x6D6178]), _SHAPE))
-        region = region_about(thetas.mean(0), np.cov(thetas.T), _REACH, self.data.model)
+        region = self.region(start.draws(np.random.default_rng([seed, 0x6D6178]), _SHAPE), _REACH)
         known = self.evaluations()
         known.cover(region, degree, seed=seed)
         surface = known.surface(region, degree).lean()

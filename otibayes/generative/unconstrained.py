@@ -102,11 +102,6 @@ class Unconstrained:
         """Parameters (d,) of the mass model in a flat vector (P,)."""
         return jnp.stack([*from_unbounded(flat[self.places], self.data.model)])
 
-    @property
-    def hyper(self) -> np.ndarray:
-        """Places of all others: the hyperparameters."""
-        return np.setdiff1d(np.arange(self.start.size), self.places)
-
     def thetas(self, flat: np.ndarray) -> np.ndarray:
         """Parameters (..., d) in flat vectors (..., P)."""
         return np.asarray(self._thetas(flat))
