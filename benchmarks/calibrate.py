@@ -1,6 +1,7 @@
 """Calibration: how often intervals hold the truth, on synthetic catalogues whose truth is not made by our code.
 
-    python benchmarks/calibrate.py run [--seeds 60] [--stars 10000] [--folder calibration] [--jobs 1] [--only posterior]
+    python benchmarks/calibrate.py run [--seeds 60] [--first 0] [--field exponential] [--stars 10000]
+                                       [--folder calibration] [--jobs 1] [--only posterior]
     python benchmarks/calibrate.py table [--folder calibration] [--output FILE.csv]
 
 Each catalogue has 3 elements, a truth drawn from its seed (m_disk 0.7-1.4, h_z 0.2-0.45 kpc, z_sun 0-30 pc, vz_sun
@@ -104,18 +105,21 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--seeds", default=60)
+@click.option("--seeds", default=60, help="Catalogues, of so many seeds in a row.")
+@click.option("--first", default=0, help="The first seed.")
+@click.option("--field", type=click.Choice(list(FIELDS)), help="Only the catalogues of one shape of the field.")
 @click.option("--stars", "number", default=10_000)
 @click.option("--folder", type=Path, default=Path("calibration"))
 @click.option("--jobs", default=1, help="Catalogues at once, each in a process of its own.")
 @click.option("--only", type=click.Choice(["posterior", "classical"]))
-def run(seeds: int, number: int, folder: Path, jobs: int, only: str | None) -> None:
+def run(seeds: int, first: int, field: str | None, number: int, folder: Path, jobs: int, only: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ways = [only] if only else ["posterior", "classical"]
     given = {
         folder / f"{way}-{seed}-{number}": [__file__, "one", str(seed), str(number), str(folder), way]
         for way in ways
-        for seed in range(seeds)
+        for seed in range(first, first + seeds)
+        if field in (None, settings_of(seed)[0])
     }
     run_in_processes(given, jobs)
 

@@ -14,14 +14,14 @@ from otibayes.analysis.comparison import chi2_rise
 from otibayes.analysis.scan import scan, zero_crossing
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import TABLE, Parameters
+from otibayes.base.response_surface import Region, Surface
+from otibayes.base.response_surface import fit as fit_surface
 from otibayes.base.store import Store
-from otibayes.base.surface import Region, Surface
-from otibayes.base.surface import fit as fit_surface
-from otibayes.classical.chi2 import fit_element, minimise, p_value, profile, weight
+from otibayes.classical.chi2 import fit_element, minimise_chi2, p_value, profile, weight
 from otibayes.classical.fit import fit
-from otibayes.classical.groups import chi2_group, joint_gls, joint_product
 from otibayes.classical.local_mean import deviation
 from otibayes.classical.objective import least_squares, minimise_objective, plain_coefficients, scales
+from otibayes.classical.result_groups import chi2_group, joint_gls, joint_product
 from otibayes.classical.settings import ClassicalSettings
 from otibayes.classical.statistic import Coefficients, Statistic, Weights, make_statistic, resamples
 from otibayes.dynamics import MILKY_WAY
@@ -369,7 +369,7 @@ def test_chi2_knows_that_its_covariance_is_noisy():
     values, rises, ps = [], [], []
     for _ in range(300):
         at_truth, chosen = L @ rng.normal(size=12), weight(rng.normal(size=(number, 12)) @ L.T, 4)
-        found = minimise(lambda theta: A @ ((theta - START) / unit) + at_truth, 0.0, chosen, START, TABLE)  # noqa: B023
+        found = minimise_chi2(lambda theta: A @ ((theta - START) / unit) + at_truth, 0.0, chosen, START, TABLE)  # noqa: B023
         rises.append(((chosen.root @ at_truth) ** 2).sum() - found.value)
         values.append(found.value * chosen.goodness)
         ps.append(p_value(values[-1], number, 8))

@@ -121,8 +121,8 @@ MAY_IMPORT = {
 # library: the packages or modules that may import it; dynamics.reference is gala's door, and gala speaks in units
 CONFINED = {
     "matplotlib": {"analysis.plot", "cli.__init__"},  # the command line imports it without the user's settings
-    "arviz": {"generative.groups", "analysis", "cli"},
-    "xarray": {"results", "classical.fit", "classical.groups", "generative.sample", "generative.groups"}
+    "arviz": {"generative.result_groups", "analysis", "cli"},
+    "xarray": {"results", "classical.fit", "classical.result_groups", "generative.sample", "generative.result_groups"}
     | {"generative.model", "analysis", "cli"},
     "astropy": {"base.constants", "stars", "dynamics", "cli"},
     "click": {"cli"},

@@ -16,10 +16,10 @@ from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import GaussianField, likelihood_data, predictions
 from otibayes.generative.basis import make_basis, prior_covariance
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
-from otibayes.generative.groups import posterior_groups
 from otibayes.generative.model import Requirements
 from otibayes.generative.pointwise import leave_one_out, log_prior
 from otibayes.generative.posterior import Posterior
+from otibayes.generative.result_groups import posterior_groups
 from otibayes.generative.statistic import condensed, design, moments
 from otibayes.generative.sums import all_inputs, moments_at
 from otibayes.generative.unconstrained import Unconstrained

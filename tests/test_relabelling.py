@@ -12,7 +12,7 @@ import otibayes as oti
 from otibayes.generative import GaussianField, likelihood_data
 from otibayes.generative.basis import make_basis
 from otibayes.generative.density import dense_log_likelihood, hilbert_log_likelihood
-from otibayes.generative.relabelling import Reference, Relabelling, regression, regression_sums
+from otibayes.generative.relabelling import Reference, Relabelling, fit_relabelling, relabelling_sums
 from otibayes.generative.statistic import condensed
 from otibayes.generative.sums import all_inputs, inputs_at, moments_at
 from otibayes.stars.preparation import prepare_stars
@@ -35,8 +35,8 @@ def inputs_of(data):
 
 @jax.jit
 def relabelled(x, reference):
-    sums = regression_sums(x, reference.x, jnp.ones(len(x)), reference.terms)
-    return Relabelling(regression(sums, reference.terms), reference.terms)(x)
+    sums = relabelling_sums(x, reference.x, jnp.ones(len(x)), reference.terms)
+    return Relabelling(fit_relabelling(sums, reference.terms), reference.terms)(x)
 
 
 def smooth_change(x, epsilon):

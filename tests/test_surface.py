@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otibayes.base.surface import Evaluations, Region, chebyshev, contains, design, distance, draw, evaluate
+from otibayes.base.response_surface import Evaluations, Region, chebyshev, contains, design, distance, draw, evaluate
 
 WIDE = np.full(3, 1e3)
 BALL = Region(np.array([1.0, 0.3, 20.0]), np.diag([5.0, 10.0, 0.1]), 2.0, -WIDE, WIDE)

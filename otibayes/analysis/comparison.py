@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import InputError
-from ..base.surface import Region, reader
-from ..classical.groups import MARK
+from ..base.response_surface import Region, reader
+from ..classical.result_groups import MARK
 
 if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imported with the package
     import pandas as pd

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import InputError
-from ..classical.groups import MARK, Joint, joint_constraints, joint_gls, joint_product
+from ..classical.result_groups import MARK, Joint, joint_constraints, joint_gls, joint_product
 from ..dynamics import MILKY_WAY, MassModel
 
 if TYPE_CHECKING:  # pandas is slow to import

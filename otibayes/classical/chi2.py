@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 from scipy.stats import f as fisher
 
 from ..base.parameters import Parameter
-from ..base.surface import Surface, distance, reader
+from ..base.response_surface import Surface, distance, reader
 from .objective import coefficient_names, scales
 from .statistic import BINNED
 
@@ -26,7 +26,7 @@ __all__ = [
     "Chi2Minimum",
     "Weight",
     "fit_element",
-    "minimise",
+    "minimise_chi2",
     "p_value",
     "possible",
     "profile",
@@ -94,7 +94,7 @@ def p_value(value: Any, resamples: int, dof: int) -> Any:
     return fisher.sf(value / dof * (resamples - dof) / (resamples - dof - 2), dof, resamples - dof)
 
 
-def minimise(
+def minimise_chi2(
     function: Callable[[np.ndarray], np.ndarray],
     target: Any,
     weight: Weight,
@@ -132,11 +132,11 @@ def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]
     theta = starts[0]
     for _ in range(3):
         chosen = weight(np.stack([function(theta) for function in rows[1:]]), len(table))
-        found = [minimise(rows[0], 0.0, chosen, start, table) for start in (theta, *starts[1:])]
+        found = [minimise_chi2(rows[0], 0.0, chosen, start, table) for start in (theta, *starts[1:])]
         best = min(found, key=lambda minimum: minimum.value)
         theta = best.theta
     centre = rows[0](theta)
-    resampled = [minimise(function, centre, chosen, theta, table) for function in rows[1:]]
+    resampled = [minimise_chi2(function, centre, chosen, theta, table) for function in rows[1:]]
     return Chi2Element([best, *resampled], centre, chosen, surface, np.full((len(table), 2), np.nan))
 
 

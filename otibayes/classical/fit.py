@@ -15,16 +15,16 @@ import numpy as np
 import xarray as xr
 
 from ..base.errors import InputError
+from ..base.response_surface import Region, draw
 from ..base.store import Store
-from ..base.surface import Region, draw
 from ..dynamics import MILKY_WAY, MassModel
 from ..results.provenance import digest, origins
 from ..results.schema import as_tree, constant_data
 from ..stars import Stars
 from ..stars.preparation import prepare_stars
 from .chi2 import Chi2Element
-from .groups import classical_groups
 from .objective import Minimum, scales
+from .result_groups import classical_groups
 from .settings import ClassicalSettings
 from .statistic import Statistic, make_statistic
 from .surfaces import SurfaceFit, SurfaceReport, jacobian, optimise_on_surfaces, passes_of, pilot_ball

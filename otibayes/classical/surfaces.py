@@ -14,8 +14,19 @@ import jax
 import numpy as np
 
 from ..base.parameters import Parameter
+from ..base.response_surface import (
+    Evaluations,
+    Region,
+    Surface,
+    contains,
+    distance,
+    draw,
+    evaluate,
+    fit,
+    predict,
+    reader,
+)
 from ..base.store import Store
-from ..base.surface import Evaluations, Region, Surface, contains, distance, draw, evaluate, fit, predict, reader
 from . import chi2
 from .objective import Minimum, scales
 from .statistic import Coefficients, Statistic

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..base import surface as response
+from ..base import response_surface as response
 from ..base.parallel import cores
 from ..base.progress import Stages
 from ..base.store import Store
@@ -148,7 +148,7 @@ class Expansion:
         change = self.plain.potentials_on(self.surface, draws) + lp
         return light(-change) and shift(self.plain.theta(draws), change) < SHIFT_MOST
 
-    def report(self, draws: np.ndarray, lp: np.ndarray, attempts: int) -> SurfaceReport:
+    def against_likelihood(self, draws: np.ndarray, lp: np.ndarray, attempts: int) -> SurfaceReport:
         """The density lp (S,) of draws (S, P), from the surface in use, against the plain one at up to 100 of them, and
         that against a finer basis."""
         plain, region, seed = self.plain, self.region, self.run.seed

@@ -185,7 +185,7 @@ def _on_surface(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussia
                 return sampled
         guide, lp = sampled.flat.reshape(-1, guide.shape[1]), sampled.statistics["lp"].ravel()
         with run.stage("check"):
-            about = expansion.report(guide, lp, attempt)
+            about = expansion.against_likelihood(guide, lp, attempt)
         sampled = sampled._replace(report=about)
         resolved = about.resolved or run.settings.basis_size is not None
         if about.trusted and resolved and sampled.agrees:

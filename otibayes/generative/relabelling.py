@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..base.surface import exponents
+from ..base.response_surface import exponents
 from .basis import multiples, products_of_pairs
 from .statistic import sum_over_chunks
 
-__all__ = ["Reference", "Relabelling", "Terms", "degree_for", "regression", "regression_sums", "relabelled"]
+__all__ = ["Reference", "Relabelling", "Terms", "degree_for", "fit_relabelling", "relabelling_sums", "relabelled"]
 
 _DEGREES = (2, 3, 4, 5, 6, 8)  # of the polynomials: the largest for which there are stars enough
 _STARS = 50  # for each term, at least
@@ -112,7 +112,7 @@ def relabelled(x: jax.Array, change: Any, terms: Terms | None) -> jax.Array:
     return x if change is None or terms is None else Relabelling(change, terms)(x)
 
 
-def regression_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms: Terms) -> tuple[Any, Any]:
+def relabelling_sums(x: jax.Array, reference: jax.Array, weight: jax.Array, terms: Terms) -> tuple[Any, Any]:
     """Sums over stars that give the normal equations of the change x - reference (n, 3) of the inputs x (n, 3): of the
     products of polynomials of up to twice the degree, and of the polynomials times the change."""
     # backwards, tables are made again: cheaper than to keep those of all chunks
@@ -133,8 +133,8 @@ def _chunk(terms: Terms, x: jax.Array, reference: jax.Array, weight: jax.Array) 
     return sums(tables, weighted * _weights(x)), sums(tables[:, :size], weighted * (x - reference).T)
 
 
-def regression(sums: Any, terms: Terms) -> jax.Array:
-    """The coefficients (T, 3) that solve the normal equations of `regression_sums`."""
+def fit_relabelling(sums: Any, terms: Terms) -> jax.Array:
+    """The coefficients (T, 3) that solve the normal equations of `relabelling_sums`."""
     products, projections = sums
     a, b, c = terms.exponents.T
     gram = jnp.stack([products_of_pairs(products[:, :, j], terms.exponents) for j in range(3)])

@@ -20,10 +20,10 @@ from ..results.schema import as_tree, constant_data
 from ..stars import Stars
 from ..stars.preparation import prepare_stars
 from .data import likelihood_data
-from .field import predictions
-from .groups import posterior_groups, timings_group
 from .model import named_model, requirements_of
 from .posterior import sample_posterior
+from .predictions import predictions
+from .result_groups import posterior_groups, timings_group
 from .settings import SampleSettings
 
 __all__ = ["sample", "sample_origins"]

@@ -12,7 +12,7 @@ import numpy as np
 from ..base.parallel import BLOCK, in_blocks
 from ..dynamics import MassModel, galactocentric, star_actions
 from ..dynamics.trend import inputs
-from .relabelling import regression, regression_sums, relabelled
+from .relabelling import fit_relabelling, relabelled, relabelling_sums
 from .statistic import Moments, moments
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _blocks(data: "Data") -> list[tuple[int, _Stars]]:
 @jax.jit
 def _equations(x: Any, block: _Stars, terms: Any) -> Any:
     """A block's part of the normal equations of the relabelling, of its inputs; None where they keep their labels."""
-    return None if terms is None else regression_sums(x, block.reference, block.weight, terms)
+    return None if terms is None else relabelling_sums(x, block.reference, block.weight, terms)
 
 
 @jax.jit
@@ -119,7 +119,7 @@ def _second(change: Any, x: Any, where: _Where, block: _Stars, terms: Any) -> Mo
 @jax.jit
 def _change(equations: list[Any], terms: Any) -> Any:
     """The relabelling's coefficients, of all blocks' normal equations."""
-    return None if terms is None else regression([sum(part) for part in zip(*equations, strict=True)], terms)
+    return None if terms is None else fit_relabelling([sum(part) for part in zip(*equations, strict=True)], terms)
 
 
 def _of_classes(data: "Data", change: Any, parts: Iterable[tuple[int, Moments]]) -> Moments:
@@ -158,7 +158,7 @@ def all_moments(data: "Data", theta: Any) -> Moments:
         return x, _equations(x, block, terms)
 
     x, equations = jax.lax.map(first, columns)
-    change = None if terms is None else regression([part.sum(0) for part in equations], terms)
+    change = None if terms is None else fit_relabelling([part.sum(0) for part in equations], terms)
     shapes = jax.eval_shape(_second, change, x[0], where, blocks[0][1], terms)
 
     def step(total: Moments, one: tuple) -> tuple[Moments, None]:
@@ -179,7 +179,7 @@ def all_inputs(data: "Data", theta: Any) -> jax.Array:
     if data.reference is None:
         return x
     terms = data.reference.terms
-    change = regression(regression_sums(x, jnp.asarray(data.reference.x), jnp.asarray(data.weight), terms), terms)
+    change = fit_relabelling(relabelling_sums(x, jnp.asarray(data.reference.x), jnp.asarray(data.weight), terms), terms)
     return relabelled(x, change, terms)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from arviz_stats.base import array_stats
 from threadpoolctl import threadpool_limits
 
-from ..base import surface as response
+from ..base import response_surface as response
 from ..base.errors import InputError
 from ..base.parallel import cores, in_blocks, threaded
 from ..base.store import Store

@@ -21,6 +21,7 @@ from ..stars import Stars
 
 __all__ = [
     "DERIVED",
+    "GROUPS",
     "KINDS",
     "SCHEMA",
     "as_tree",
@@ -44,6 +45,36 @@ DERIVED = {
 }
 SCHEMA = 3
 KINDS = {"classical": "classical fit", "posterior": "posterior"}
+# what each group of a result holds; docs/results.md lists their variables
+GROUPS = {
+    "classical": {
+        "posterior": "bootstrap replicates of equation 8, and derived quantities",
+        "sample_stats": "objective and convergence of each replicate",
+        "optimum": "equation 8 on all stars, and its coefficients",
+        "valley": "the direction along which equation 8 cannot tell, and other starts",
+        "weights": "how far other weights of the stars move an optimum",
+        "chi2": "chi^2 of each element: optimum, interval, p-value, replicates",
+        "joint": "constraints of all elements together",
+        "surface": "errors of the response surface at random optima",
+        "constant_data": "the stars, and what was measured of them",
+    },
+    "posterior": {
+        "posterior": "draws of the parameters, derived quantities, and hyperparameters",
+        "sample_stats": "of each draw, from the sampler",
+        "prior": "as posterior, from the prior",
+        "mode": "the maximum of the density in unbounded coordinates",
+        "log_prior": "prior density of each draw, by site of the model",
+        "log_likelihood": "leave-one-out predictive density of some stars",
+        "posterior_predictive": "abundances of some stars, from the posterior",
+        "prior_predictive": "abundances of some stars, from the prior",
+        "observed_data": "abundances of the same stars, as measured",
+        "field": "the field at some draws, in units of scale about centre",
+        "surface": "errors of the response surface",
+        "pull": "how far posteriors are off on average, were this answer the truth",
+        "timings": "how long each stage took",
+        "constant_data": "the stars, and what was measured of them",
+    },
+}
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
 
 
@@ -130,7 +161,8 @@ def as_tree(
         "truth": json.dumps(_truth(stars, model)),
         "parameters": ",".join(p.name for p in model.parameters),
     }
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **{n: _numbered(g) for n, g in groups.items()}})
+    named = {n: _numbered(group).assign_attrs(long_name=GROUPS[kind][n]) for n, group in groups.items()}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **named})
 
 
 def _numbered(group: xr.Dataset) -> xr.Dataset:

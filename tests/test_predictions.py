@@ -15,9 +15,9 @@ from otibayes.base.errors import InputError
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Data, likelihood_data
 from otibayes.generative.basis import make_basis, prior_covariance
-from otibayes.generative.field import field_draws, posterior_coefficients, predict, prior_draws
-from otibayes.generative.groups import field_group
 from otibayes.generative.model import GaussianField
+from otibayes.generative.predictions import field_draws, posterior_coefficients, predict, prior_draws
+from otibayes.generative.result_groups import field_group
 from otibayes.generative.statistic import condensed, design
 from otibayes.generative.sums import moments_at
 from otibayes.generative.weights import Classes, student_weights

@@ -8,8 +8,8 @@ import xarray as xr
 
 from ..results.schema import quantities
 from .data import Data
-from .field import FieldDraws, Predictions
 from .posterior import Posterior
+from .predictions import FieldDraws, Predictions
 from .surface import SurfaceReport
 
 __all__ = ["field_group", "posterior_groups", "timings_group"]
@@ -169,7 +169,7 @@ def field_group(field: FieldDraws, data: Data, shape: tuple[int, int]) -> xr.Dat
             "input": _INPUTS,
             "parameter": list(data.model.Parameters._fields),
         },
-        {"kernel": field.field.kernel, "long_name": "field at some draws, in units of scale about centre"},
+        {"kernel": field.field.kernel},
     )
 
 
