@@ -161,7 +161,7 @@ def as_tree(
         "truth": json.dumps(_truth(stars, model)),
         "parameters": ",".join(p.name for p in model.parameters),
     }
-    named = {n: _numbered(group).assign_attrs(long_name=GROUPS[kind][n]) for n, group in groups.items()}
+    named = {n: _numbered(g).assign_attrs({"long_name": GROUPS[kind][n]} | g.attrs) for n, g in groups.items()}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **named})
 
 
