@@ -76,9 +76,8 @@ def gradients(number, basis_size):
     passed = clock(lambda: plain.statistic(theta), 3)
     peak = memory()
     region = region_about(theta, np.diag([0.1, 0.03, 10.0, 0.5]) ** 2 * 4000 / number, 6.0, MILKY_WAY)
-    known = plain.evaluations()
-    known.cover(region, 4)
-    lean = known.surface(region, 4).lean()
+    plain.known.cover(region, 4)
+    lean = plain.known.surface(region, 4).lean()
     slope = jax.jit(jax.value_and_grad(plain.on_surface))
     with threadpool_limits(1):
         read = clock(lambda: jax.block_until_ready(slope(prior.mean, lean)), 200)

@@ -137,9 +137,21 @@ def test_surface_and_basis_give_the_posterior_of_tinygp(expansion):
     change = np.array([float(dense(flat)) for flat in draws]) - on_surface
     assert light(-change) and shift(theta, change) < 0.1 + 2 * change.std() / np.sqrt(300)
     on_basis, on_finer = made.plain.potentials(draws[:60], finer=True)
-    assert shift(theta[:60], on_basis - on_finer) < 0.1
+    change = on_basis - on_finer
+    assert shift(theta[:60], change) < 0.1
+    assert abs(made.plain.basis_shift(draws) - shift(theta[:60], change)) < 4 * change.std() / np.sqrt(60)
     # accepted below 0.05 at 32 other draws, of which such a number is known to 13%
     assert np.std(on_basis - on_surface[:60]) < 0.075
+
+
+def test_the_shift_by_a_basis_is_exact_where_ln_l_changes_by_a_plane(expansion, monkeypatch):
+    made, draws = expansion
+    slope = np.random.default_rng(1).normal(size=draws.shape[1])
+    monkeypatch.setattr(made.plain, "potentials", lambda flat, finer: np.stack([3 + flat @ slope, 0 * flat[:, 0]]))
+    covariance, places = np.cov(draws.T), made.run.unconstrained.places
+    expected = np.abs((covariance @ slope / np.sqrt(np.diag(covariance)))[places]).max()
+    assert made.plain.basis_shift(draws) == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(made.plain.basis_shift(np.tile(draws[0], (50, 1))))
 
 
 def test_the_gaussian_about_the_maximum_is_that_of_the_stars(expansion, peak):

@@ -193,7 +193,7 @@ def describe(classical: "xr.DataTree", posterior: "xr.DataTree") -> list[str]:
         )
         lines.append(
             f"basis: {s['basis_size']} cosines, {s['combinations']} combinations of which the stars can tell; a finer"
-            f" basis would move a mean by {s['basis_shift']:.2g} +- {s['basis_noise']:.2g} sigma at most"
+            f" basis would move a mean by {s['basis_shift']:.2g} sigma at most"
         )
     if pulls := _pulls(posterior):
         told = ", ".join(f"{name} {pulls[name]:+.2g}" for name in a["parameters"].split(","))

@@ -79,17 +79,12 @@ class Run(NamedTuple):
 
 @dataclass
 class Expansion:
-    """The density of all stars on one basis, `plain`, what is known of its statistic so far, and the surface in use
-    over its `region`."""
+    """The density of all stars on one basis, `plain`, and the surface in use over its `region`."""
 
     run: Run
     plain: StarPotential
-    known: Any = None
     region: Any = None
     surface: Any = None
-
-    def __post_init__(self) -> None:
-        self.known = self.known or self.plain.evaluations()
 
     @property
     def data(self) -> Data:
@@ -111,9 +106,9 @@ class Expansion:
                 error = self.plain.potentials_on(self.surface, draws) - exact
                 if np.isfinite(error).all() and error.std() < _ERROR_MOST:
                     return
-            self.known.cover(self.region, degree, seed=self.run.seed)
+            self.plain.known.cover(self.region, degree, seed=self.run.seed)
             # terms that change ln L by little beside the error that is allowed: ln L is a sum over the stars
-            self.surface = self.known.surface(self.region, degree).lean(_ERROR_MOST / len(self.data))
+            self.surface = self.plain.known.surface(self.region, degree).lean(_ERROR_MOST / len(self.data))
 
     def begin(self, guide: np.ndarray) -> None:
         """A surface for a pilot, about a Gaussian's draws (S, P)."""
@@ -125,10 +120,9 @@ class Expansion:
         """Basis and surface that are good enough at draws (S, P) of the run before; those in use, if they are."""
         rng = np.random.default_rng([self.run.seed, 0x6775696465])
         chosen = rng.choice(guide, min(_GUIDED, len(guide)), replace=False)
-        exact, finer = self.plain.potentials(chosen, finer=True)
-        if self.run.settings.basis_size is None and shift(self.plain.theta(chosen), exact - finer) > SHIFT_MOST:
+        if self.run.settings.basis_size is None and self.plain.basis_shift(guide) > SHIFT_MOST:
             self.refine(guide, name)
-            exact = self.plain.potentials(chosen)[0]
+        exact = self.plain.potentials(chosen)[0]
         if self.surface is None or _ROOM * response.distance(self.region, self.plain.theta(guide)).max() > 1:
             self.place(guide)
         self.improve(chosen, exact)
@@ -141,7 +135,7 @@ class Expansion:
         """A basis of twice as many cosines, for the draws' own hyperparameters."""
         about = Gaussian(guide.mean(0), np.cov(guide.T)).wider(WIDER)
         self.plain = self.run.on_basis(self.data, about, 2 * len(self.data.basis.degrees), name)
-        self.known, self.surface = self.plain.evaluations(), None
+        self.surface = None
 
     def holds(self, draws: np.ndarray, lp: np.ndarray) -> bool:
         """Whether draws (S, P) of exp(lp) (S,) can stand for those of the surface in use."""
@@ -150,18 +144,16 @@ class Expansion:
 
     def against_likelihood(self, draws: np.ndarray, lp: np.ndarray, attempts: int) -> SurfaceReport:
         """The density lp (S,) of draws (S, P), from the surface in use, against the plain one at up to 100 of them, and
-        that against a finer basis."""
+        the basis against a finer one."""
         plain, region, seed = self.plain, self.region, self.run.seed
         chosen = np.random.default_rng([seed, 0x636865636B]).permutation(len(draws))[: _CHECKED[-1]]
-        theta, used, exact = plain.theta(draws[chosen]), -lp[chosen], np.empty((2, 0))
+        theta, error = plain.theta(draws[chosen]), np.empty(0)
         for number in _CHECKED:
-            first = slice(exact.shape[1], min(number, len(chosen)))
-            exact = np.concatenate([exact, plain.potentials(draws[chosen[first]], finer=True)], 1)
-            checked = slice(exact.shape[1])
-            error, change = exact[0] - used[checked], exact[0] - exact[1]
-            shifts = shift(theta[checked], error), shift(theta[checked], change)
-            noise = max(error.std(), change.std()) / np.sqrt(exact.shape[1])
-            if max(shifts) + 2 * noise < SHIFT_MOST and np.abs(error - error.mean()).max() < 1:
+            some = chosen[len(error) : number]
+            error = np.concatenate([error, plain.potentials(draws[some])[0] + lp[some]])
+            moved = shift(theta[: len(error)], error)
+            good = moved + 2 * error.std() / np.sqrt(len(error)) < SHIFT_MOST and np.ptp(error) < 1
+            if good or len(error) == len(chosen):
                 break
         distance = response.distance(region, plain.theta(draws))
         size = float(region.size)
@@ -176,11 +168,10 @@ class Expansion:
             held_out=plain.potentials(there)[0] - plain.potentials_on(self.surface, there),
             posterior=error - error.mean(),
             khat=pareto_k(-error),
-            shift=shifts[0],
+            shift=moved,
             basis_size=len(plain.data.basis.degrees),
             combinations=plain.data.basis.size,
-            basis_shift=shifts[1],
-            basis_noise=float(change.std() / np.sqrt(len(change))),
+            basis_shift=plain.basis_shift(draws),
         )
 
 

@@ -42,6 +42,7 @@ _GUIDE = 1000  # draws of the Gaussian about the maximum, in place of those of a
 _DENSE_MOST, _DENSE_VALUES = 2000, 4000  # stars, and abundances that do not separate: beyond, N^3 is hopeless
 _R_HAT_MOST, _ESS_LEAST = 1.01, 400
 _LONG = 2 * _ESS_LEAST  # draws of all chains: a run of fewer is never lengthened
+_LIKE = (Gaussian._make([0] * 2), 0, Statistic._make([0] * 5))  # the structure of what `_laplace` returns
 
 
 class Posterior(NamedTuple):
@@ -127,8 +128,10 @@ def gaussian_about_maximum(
     places = run.unconstrained.places
     for number in range(_ROUNDS):
         with run.stage(f"maximum, {len(density.data)} stars"):
-            compute = partial(density.laplace, start, degree, run.seed)
-            found = Gaussian(*run.store.keep(f"maximum-{degree}-{number}", compute, (0, 0)))
+            # kept with the evaluations: surfaces of a run that is resumed must have the same points
+            compute = partial(_laplace, density, start, degree, run.seed)
+            found, *known = run.store.keep(f"maximum-{degree}-{number}", compute, _LIKE)
+        density.known.theta, density.known.values = known
         before, after = (np.sqrt(np.diag(one.covariance))[places] for one in (start, found))
         if (np.abs(found.mean - start.mean)[places] / after).max() < _SETTLED and (before / after).max() < _AS_WIDE:
             break
@@ -136,6 +139,11 @@ def gaussian_about_maximum(
         start = Gaussian(found.mean, found.covariance + start.covariance / _NARROWS**2)
         density = density.relabelled(density.theta(found.mean))
     return found, density
+
+
+def _laplace(density: StarPotential, *arguments: Any) -> tuple[Gaussian, np.ndarray, Statistic]:
+    """The Gaussian of `StarPotential.laplace`, and all that is known of the statistic then."""
+    return density.laplace(*arguments), density.known.theta, density.known.values
 
 
 def _pilot(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) -> np.ndarray:

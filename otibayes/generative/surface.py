@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from arviz_stats.base import array_stats
 from threadpoolctl import threadpool_limits
 
@@ -63,7 +64,11 @@ def passes(store: Store, data: Data, thetas: Any, finer: bool = False) -> list[M
 
 
 class StarPotential:
-    """Minus the log posterior of flat vectors (P,), by passes over the stars: a few small programs for all points."""
+    """Minus the log posterior of flat vectors (P,), by passes over the stars: a few small programs for all points.
+
+    `known` is what is known of the statistic so far, for surfaces of it; each value packed, with the lower triangle of
+    the factor. It raises `InputError` where it is asked for a point at which the statistic is not finite.
+    """
 
     def __init__(self, unconstrained: Unconstrained, data: Data, store: Store = Store()) -> None:  # noqa: B008
         self.unconstrained, self.data, self.store = unconstrained, data, store
@@ -77,11 +82,12 @@ class StarPotential:
         self._potentials = [jax.jit(partial(potential, basis)) for basis in both]
         self._slope = jax.jit(jax.value_and_grad(self.on_surface))
         self._all_on_surface = jax.jit(lambda draws, surface: jax.lax.map(lambda z: self.on_surface(z, surface), draws))
+        self.known = response.Evaluations(self._packed)
 
     def relabelled(self, theta: np.ndarray) -> "StarPotential":
         """The same basis and programs, for inputs that keep their labels at theta (d,)."""
         other = copy.copy(self)
-        other.data = self.data.relabelled(theta)
+        other.data, other.known = self.data.relabelled(theta), response.Evaluations(other._packed)
         return other
 
     def theta(self, flat: np.ndarray) -> np.ndarray:
@@ -103,6 +109,23 @@ class StarPotential:
 
         return np.array(threaded("check", "draw")(each, zip(draws, sums, strict=True))).T
 
+    def basis_shift(self, draws: np.ndarray) -> float:
+        """How far the finer basis would move the mean of a parameter at most, in its sigma, for draws (S, P) of the
+        posterior; NaN where they do not vary.
+
+        The mean moves by cov(theta, change of ln L). With theta, and what goes with it, as `along` axes (d, P) of unit
+        variance, that is an average of axis x change along each, by Gauss-Hermite's rule of two points.
+        """
+        places, mean, covariance = self.unconstrained.places, draws.mean(0), np.cov(draws.T)
+        try:
+            root = np.linalg.cholesky(covariance[np.ix_(places, places)])
+        except np.linalg.LinAlgError:  # chains that stood still
+            return np.nan
+        along = scipy.linalg.solve_triangular(root, covariance[places], lower=True)
+        change = np.subtract(*self.potentials(np.concatenate([mean + along, mean - along]), finer=True))
+        moved = root @ (np.subtract(*np.split(change, 2)) / 2)
+        return float(np.abs(moved / np.sqrt(np.diag(root @ root.T))).max())
+
     def region(self, draws: np.ndarray, sigmas: float) -> response.Region:
         """A ball of so many sigmas of the theta of draws (S, P): `region_about`."""
         theta = self.theta(draws)
@@ -111,9 +134,8 @@ class StarPotential:
     def laplace(self, start: Gaussian, degree: int, seed: int) -> Gaussian:
         """The Gaussian about the maximum, as a surface has it over a few sigmas of a Gaussian near it."""
         region = self.region(start.draws(np.random.default_rng([seed, 0x6D6178]), _SHAPE), _REACH)
-        known = self.evaluations()
-        known.cover(region, degree, seed=seed)
-        surface = known.surface(region, degree).lean()
+        self.known.cover(region, degree, seed=seed)
+        surface = self.known.surface(region, degree).lean()
         found = laplace(lambda flat: self._slope(flat, surface), start)
         inside = response.distance(region, self.theta(found.mean)) < _INSIDE
         return found if inside else found._replace(covariance=start.covariance)  # the surface has a kink at its edge
@@ -123,13 +145,6 @@ class StarPotential:
         flat = flat.copy()
         flat[self.unconstrained.places] = to_unbounded(self.data.model.Parameters(*theta), self.data.model)
         return flat
-
-    def evaluations(self) -> response.Evaluations:
-        """What is known of the statistic, at first nothing: each value packed, with the lower triangle of the factor.
-
-        Raises `InputError` where it is asked for a point at which the statistic is not finite.
-        """
-        return response.Evaluations(self._packed)
 
     def _packed(self, thetas: list[np.ndarray]) -> list[Statistic]:
         found = [self._statistics[0](sums) for sums in passes(self.store, self.data, thetas)]
@@ -231,8 +246,8 @@ class SurfaceReport(NamedTuple):
     distance from the centre; `posterior` (S,): error at posterior draws, less its mean; `khat`: Pareto k of the
     importance weights that would correct the draws. How far the mean of a mass model's parameter would move at most,
     in its sigma and to first order: `shift`, without the surface's error; `basis_shift`, with twice `basis_size`
-    cosines and a reduction that drops a hundredth as much (`basis_noise`: error of this shift). `combinations`: size of
-    the basis in use. NaN where a number cannot be computed, which is a reason not to trust the surface.
+    cosines and a reduction that drops a hundredth as much. `combinations`: size of the basis in use. NaN where a number
+    cannot be computed, which is a reason not to trust the surface.
     """
 
     degree: int
@@ -247,7 +262,6 @@ class SurfaceReport(NamedTuple):
     basis_size: int
     combinations: int
     basis_shift: float
-    basis_noise: float
 
     @property
     def trusted(self) -> bool:

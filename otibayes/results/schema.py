@@ -4,18 +4,19 @@ A result is an `xarray.DataTree` whose `posterior` group holds the parameters an
 draw): draws of the posterior, or bootstrap replicates of the classical fit, which have an `element` dimension too.
 """
 
+import functools
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from ..base.parallel import in_blocks
 from ..dynamics import MassModel, derived_quantities
 from ..stars import Stars
 
@@ -75,6 +76,7 @@ GROUPS = {
         "constant_data": "the stars, and what was measured of them",
     },
 }
+_TOGETHER = 1000  # draws
 _PACKAGES = ("otibayes", "jax", "jaxlib", "numpyro", "tinygp", "numpy", "scipy", "arviz", "xarray", "astropy", "galpy")
 
 
@@ -87,10 +89,14 @@ def _described(name: str, model: MassModel) -> dict[str, Any]:
     return {"units": unit, "symbol": symbol}
 
 
+@functools.cache
+def _derived(model: MassModel) -> Callable[[Any], dict[str, jax.Array]]:
+    return jax.jit(jax.vmap(lambda theta: derived_quantities(model.Parameters(*theta), model)))
+
+
 def derived_of(values: np.ndarray, model: MassModel) -> dict[str, np.ndarray]:
     """Derived quantities (...) of parameter values (..., P), in the order of `DERIVED`."""
-    flat = jnp.asarray(values).reshape(-1, values.shape[-1])
-    found = jax.jit(jax.vmap(lambda theta: derived_quantities(model.Parameters(*theta), model)))(flat)
+    found = in_blocks(_derived(model), values.reshape(-1, values.shape[-1]), size=_TOGETHER)
     order = [*(n for n in DERIVED if n in found), *(n for n in found if n not in DERIVED)]
     return {name: np.asarray(found[name]).reshape(values.shape[:-1]) for name in order}
 
