@@ -3,23 +3,26 @@
     python benchmarks/calibrate.py run [--seeds 60] [--first 0] [--field exponential] [--stars 10000]
                                        [--folder calibration] [--jobs 1] [--only posterior]
     python benchmarks/calibrate.py table [--folder calibration] [--output FILE.csv]
+    python benchmarks/calibrate.py table --rows benchmarks/calibration.csv [--figure FILE.png]
 
 Each catalogue has 3 elements, a truth drawn from its seed (m_disk 0.7-1.4, h_z 0.2-0.45 kpc, z_sun 0-30 pc, vz_sun
 6-10 km/s), one of four shapes of the abundance field in turn, and all-sky or pencil-beam fields in turn. Stars and
 abundances come from gala's orbits. `run` keeps one JSON file a catalogue and answer, and skips what it has. `table`
-prints coverage of the 50, 68, 90 and 95% intervals with binomial errors, mean pulls with their errors, and the
-Mahalanobis distances of the truth against chi^2 of 4 degrees of freedom, for the posterior, chi^2 and equation 8.
+prints coverage of the 50, 68, 90 and 95% intervals with binomial errors, mean deviations in sigma with their errors,
+and the Mahalanobis distances of the truth against chi^2 of 4 degrees of freedom, for the posterior, chi^2 and
+equation 8; of all catalogues, and by shape of the field. Rows that were made once are in benchmarks/calibration.csv.
 """
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 import pandas as pd
 from catalogues import FIELDS, off_truth, run_in_processes, with_field
-from scipy.stats import chi2, kstest
+from scipy.stats import binom, chi2, kstest, norm
 
 import otibayes as oti
 from otibayes.base.store import write_whole
@@ -155,44 +158,78 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
-def summary(table: pd.DataFrame) -> list[str]:
-    """Coverage, pulls and distances of every answer."""
-    from scipy.stats import norm
+def covered(here: pd.DataFrame, name: str, levels: Sequence[float]) -> np.ndarray:
+    """The share of catalogues whose central interval of each of the `levels` holds the truth."""
+    pull, rank = here[f"pull_{name}"].to_numpy(float), here[f"rank_{name}"].to_numpy(float)
+    rank = np.where(np.isfinite(rank), rank, norm.cdf(-pull))  # a Gaussian answer's rank of the truth
+    return np.mean(np.abs(2 * rank - 1)[:, None] < np.asarray(levels), 0)
 
+
+def deviation(here: pd.DataFrame, name: str) -> str:
+    pull = here[f"pull_{name}"].to_numpy(float)
+    return f"{pull.mean():+.2f} +- {pull.std(ddof=1) / np.sqrt(len(pull)):.2f} (sd {pull.std(ddof=1):.2f})"
+
+
+def distances(here: pd.DataFrame) -> str:
+    total, dof = float(here.distance2.sum()), 4 * len(here)
+    return f"squared distances {total:.0f} of {dof}, P(more) {chi2.sf(total, dof):.3f}"
+
+
+def summary(table: pd.DataFrame) -> list[str]:
+    """Coverage, deviations in sigma and distances of every answer; deviations and distances by shape of the field."""
     lines = []
     for answer in ANSWERS:
         here = table[(table.answer == answer) & table.distance2.notna()]
         if here.empty:
             continue
         n = len(here)
-        lines.append(f"{answer}: {n} catalogues")
-        for name in PARAMETERS:
-            pull = here[f"pull_{name}"].to_numpy(float)
-            rank = here[f"rank_{name}"].to_numpy(float)
-            rank = np.where(np.isfinite(rank), rank, norm.cdf(-pull))  # a Gaussian answer's rank of the truth
-            inside = [np.mean(np.abs(2 * rank - 1) < level) for level in LEVELS]
-            covered = ", ".join(
-                f"{100 * level:.0f}%: {100 * share:.0f} +- {100 * np.sqrt(level * (1 - level) / n):.0f}"
-                for level, share in zip(LEVELS, inside, strict=True)
-            )
-            error = pull.std(ddof=1) / np.sqrt(n)
-            lines.append(f"  {name:8s} pull {pull.mean():+.2f} +- {error:.2f} (sd {pull.std(ddof=1):.2f}); {covered}")
-        total = float(here.distance2.sum())
-        p = kstest(here.distance2, chi2(4).cdf).pvalue
         lines.append(
-            f"  squared distances: sum {total:.0f} of {4 * n}, P(more) {chi2.sf(total, 4 * n):.3f}, KS p {p:.2f}"
+            f"{answer}: {n} catalogues; {distances(here)}, KS p {kstest(here.distance2, chi2(4).cdf).pvalue:.2f}"
         )
+        for name in PARAMETERS:
+            shares = ", ".join(
+                f"{100 * level:.0f}%: {100 * share:.0f} +- {100 * np.sqrt(level * (1 - level) / n):.0f}"
+                for level, share in zip(LEVELS, covered(here, name, LEVELS), strict=True)
+            )
+            lines.append(f"  {name:7s} {deviation(here, name)}; held {shares}")
+        for field, some in here.groupby("field"):
+            off = ", ".join(f"{name} {deviation(some, name)}" for name in ("m_disk", "h_z") if len(some) > 1)
+            lines.append(f"  {field:12s} {len(some):3d}: {off}; {distances(some)}")
     return lines
+
+
+def figure(table: pd.DataFrame, file: Path) -> None:
+    """The share of truths that an interval holds, against the share that it claims, of every answer."""
+    import matplotlib.pyplot as plt
+
+    answers = [answer for answer in ANSWERS if (table.answer == answer).any()]
+    shown, panels = plt.subplots(
+        1, len(answers), figsize=(3.6 * len(answers), 3.6), layout="constrained", squeeze=False
+    )
+    levels = np.linspace(0, 1, 101)
+    for axes, answer in zip(panels[0], answers, strict=True):
+        here = table[(table.answer == answer) & table.distance2.notna()]
+        low, high = binom.interval(0.95, len(here), levels) / np.array(len(here))
+        axes.fill_between(levels, low, high, color="0.9", label="95% of calibrated answers")
+        for name in PARAMETERS:
+            axes.plot(levels, covered(here, name, levels), label=name)
+        axes.set(title=f"{answer}, {len(here)} catalogues", xlabel="claimed", ylabel="share of truths held", aspect=1)
+    panels[0, -1].legend(fontsize="small", loc="lower right")
+    shown.savefig(file, dpi=120)
 
 
 @main.command("table")
 @click.option("--folder", type=Path, default=Path("calibration"))
+@click.option("--rows", "given", type=click.Path(exists=True, path_type=Path), help="CSV file, in place of a folder.")
 @click.option("--output", type=Path, help="CSV file for the rows, one a catalogue and answer.")
-def show(folder: Path, output: Path | None) -> None:
-    table = rows(folder)
+@click.option("--figure", "drawn", type=Path, help="PNG file for the curves of coverage.")
+def show(folder: Path, given: Path | None, output: Path | None, drawn: Path | None) -> None:
+    table = rows(folder) if given is None else pd.read_csv(given)
     click.echo("\n".join(summary(table)))
     if output is not None:
         write_whole(output, lambda part: table.round(4).to_csv(part, index=False))
+    if drawn is not None:
+        figure(table, drawn)
 
 
 if __name__ == "__main__":
