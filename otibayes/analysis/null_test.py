@@ -11,7 +11,7 @@ from ..base.parallel import threaded
 from ..dynamics import MassModel, action_angle, galactocentric
 from ..dynamics.trend import TREND_SIZE
 from ..generative.model import GaussianField, mass_model_of
-from ..generative.predictions import posterior_coefficients
+from ..generative.prediction import posterior_coefficients
 from ..generative.statistic import WIDTH, design
 from ..generative.sums import inputs_at
 from ..generative.weights import Classes

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ..base import response_surface as response
@@ -19,10 +18,10 @@ from .surface import (
     SHIFT_MOST,
     StarPotential,
     SurfaceReport,
-    from_surface,
     light,
     pareto_k,
     passes,
+    read_surface,
     shift,
 )
 from .unconstrained import Gaussian, Unconstrained
@@ -129,7 +128,7 @@ class Expansion:
 
     def statistic(self, theta: np.ndarray) -> Statistic:
         """Of the stars, from the surface."""
-        return _read(self.surface, theta)
+        return read_surface(self.surface, theta)[0]
 
     def refine(self, guide: np.ndarray, name: str) -> None:
         """A basis of twice as many cosines, for the draws' own hyperparameters."""
@@ -173,8 +172,3 @@ class Expansion:
             combinations=plain.data.basis.size,
             basis_shift=plain.basis_shift(draws),
         )
-
-
-@jax.jit
-def _read(surface: response.Surface, theta: np.ndarray) -> Statistic:
-    return from_surface(surface, theta)[0]

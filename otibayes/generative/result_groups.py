@@ -9,7 +9,7 @@ import xarray as xr
 from ..results.schema import quantities
 from .data import Data
 from .posterior import Posterior
-from .predictions import FieldDraws, Predictions
+from .prediction import FieldDraws, Predictions
 from .surface import SurfaceReport
 
 __all__ = ["field_group", "posterior_groups", "timings_group"]

@@ -22,7 +22,7 @@ from ..stars.preparation import prepare_stars
 from .data import likelihood_data
 from .model import named_model, requirements_of
 from .posterior import sample_posterior
-from .predictions import predictions
+from .prediction import predictions
 from .result_groups import posterior_groups, timings_group
 from .settings import SampleSettings
 

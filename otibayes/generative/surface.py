@@ -1,6 +1,7 @@
 """The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from ..base import response_surface as response
 from ..base.errors import InputError
-from ..base.parallel import cores, in_blocks, threaded
+from ..base.parallel import cores, threaded
 from ..base.store import Store
 from ..dynamics import MassModel
 from .basis import Basis
@@ -34,6 +35,7 @@ __all__ = [
     "packed",
     "pareto_k",
     "passes",
+    "read_surface",
     "region_about",
     "shift",
 ]
@@ -42,7 +44,6 @@ _INSIDE = 0.9999  # of the region's size
 _LEAST_WIDTH = 1e-6  # of a region's sigmas, in units of the parameters' ranges
 _KHAT_MOST = 0.7  # beyond, importance weights cannot tell (Vehtari et al. 2024)
 SHIFT_MOST = 0.1  # of a posterior mean, in sigma
-_TOGETHER = 32  # draws
 _SHAPE = 1000  # draws that tell the shape of a Gaussian in theta
 _REACH = 3.0  # sigmas of a surface that shows the maximum
 
@@ -81,7 +82,6 @@ class StarPotential:
         self._statistics = [jax.jit(partial(condensed, basis, elements=elements)) for basis in both]
         self._potentials = [jax.jit(partial(potential, basis)) for basis in both]
         self._slope = jax.jit(jax.value_and_grad(self.on_surface))
-        self._all_on_surface = jax.jit(lambda draws, surface: jax.lax.map(lambda z: self.on_surface(z, surface), draws))
         self.known = response.Evaluations(self._packed)
 
     def relabelled(self, theta: np.ndarray) -> "StarPotential":
@@ -154,7 +154,14 @@ class StarPotential:
     @threadpool_limits.wrap(limits=1, user_api="blas")
     def potentials_on(self, surface: response.Surface, draws: np.ndarray) -> np.ndarray:
         """At flat vectors (S, P), with the statistic of a lean surface: (S,)."""
-        return in_blocks(lambda some: self._all_on_surface(some, surface), draws, threads=cores(), size=_TOGETHER)
+
+        def each(one: tuple[np.ndarray, np.ndarray]) -> float:
+            flat, theta = one
+            found, beyond = read_surface(surface, theta)
+            return float(self._potentials[0](flat, found) - beyond)
+
+        with ThreadPoolExecutor(cores()) as pool:
+            return np.array(list(pool.map(each, zip(draws, self.theta(draws), strict=True))))
 
     def on_surface(self, flat: Any, surface: response.Surface) -> Any:
         """At one flat vector, with the statistic of a lean surface, to be traced."""
@@ -200,6 +207,9 @@ def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]
     square = jnp.maximum(jnp.sum((region.whitening @ offset / region.size) ** 2), _INSIDE**2)
     found = response.evaluate(surface, region.centre + _INSIDE / jnp.sqrt(square) * offset)
     return _unpacked(found), -0.5 * region.size**2 * (square - _INSIDE**2)
+
+
+read_surface = jax.jit(from_surface)
 
 
 def region_about(mean: np.ndarray, covariance: np.ndarray, sigmas: float, model: MassModel) -> response.Region:

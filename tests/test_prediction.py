@@ -16,7 +16,7 @@ from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Data, likelihood_data
 from otibayes.generative.basis import make_basis, prior_covariance
 from otibayes.generative.model import GaussianField
-from otibayes.generative.predictions import field_draws, posterior_coefficients, predict, prior_draws
+from otibayes.generative.prediction import field_draws, posterior_coefficients, predict, prior_draws
 from otibayes.generative.result_groups import field_group
 from otibayes.generative.statistic import condensed, design
 from otibayes.generative.sums import moments_at
