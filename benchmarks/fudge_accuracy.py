@@ -1,6 +1,6 @@
 """Section 4 of Price-Whelan et al. 2021 again: how far is the Staeckel fudge from O2GF, over m_disk 0.5 to 1.5?
 
-python benchmarks/fudge_accuracy.py --reference ../shared/data/reference_actions.ecsv     (seconds)
+python benchmarks/fudge_accuracy.py --reference tests/data/o2gf_actions.ecsv              (seconds)
 python benchmarks/fudge_accuracy.py --stars 20 --write FILE.ecsv                          (a fresh set; seconds a star)
 
 Prints the paper's claims beside the measured shares, the percentiles for every choice of Delta with its cost, and draws

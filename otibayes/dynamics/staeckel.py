@@ -216,8 +216,8 @@ def _bend_v(ratio: Any) -> Any:
     """kappa of the map tan psi = kappa tan chi, which crowds nodes towards the plane where the disk is thin.
 
     For a force law like that of Phi = sqrt(z^2 + b^2), whose b / z_max follows from p_v^2's curvature at the plane,
-    chi's strip of analyticity is widest for kappa^2 = 1 / (2 ratio - 1); a softer power serves the Milky Way's better
-    (measured, docs/actions.md). It is 1, no crowding, for a harmonic oscillation.
+    chi's strip of analyticity is widest for kappa^2 = 1 / (2 ratio - 1); a softer power serves the Milky Way's better.
+    It is 1, no crowding, for a harmonic oscillation.
     """
     quarter = jnp.sqrt(jnp.sqrt(2 * jnp.clip(jax.lax.stop_gradient(ratio), 1.0, 1e4) - 1))
     return 1 / (quarter * jnp.sqrt(quarter))
