@@ -27,7 +27,7 @@ demo-seeds: env  ## The demo over 20 seeds: every miss of the 95% intervals
 classical-recovery: env  ## The disk's mass by a2's zero crossing, over 100 catalogues of known truth; resumable
 	$(PYTHON) benchmarks/classical_recovery.py
 
-objectives-recovery: env  ## Equation 8 and chi^2 on twenty catalogues of 10,000 stars: pulls and values; resumable
+objectives-recovery: env  ## Equation 8 and chi^2 on twenty catalogues of 10,000 stars: deviations and values; resumable
 	$(PYTHON) benchmarks/objectives_recovery.py
 
 calibrate: env  ## Coverage of intervals over 60 catalogues of other field shapes and footprints: hours; resumes

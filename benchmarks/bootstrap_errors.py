@@ -41,7 +41,7 @@ def recover(seed: int, number: int, bootstraps: int, folder: Path) -> dict:
 
 
 def rms(pulls: np.ndarray) -> str:
-    """Of pulls (n, coefficients), with what a scatter over the catalogues makes of its error."""
+    """Of coefficients in bootstrap sd (n, coefficients), with what a scatter over the catalogues makes of its error."""
     each = (pulls**2).mean(1)
     value = np.sqrt(each.mean())
     return f"{value:.3f} +- {each.std(ddof=1) / len(each) ** 0.5 / (2 * value):.3f}"

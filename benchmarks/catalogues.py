@@ -65,7 +65,7 @@ def over_seeds(recover: Callable[..., dict], options: Any) -> list[dict]:
 
 
 def off_truth(mean: Any, covariance: Any, truth: Parameters) -> tuple[np.ndarray, float]:
-    """Pulls (4,) and the squared Mahalanobis distance of the truth from a Gaussian answer."""
+    """Deviations in sigma (4,) and the squared Mahalanobis distance of the truth from a Gaussian answer."""
     off, covariance = np.array(mean) - np.array(truth), np.array(covariance)
     return off / np.sqrt(np.diag(covariance)), float(off @ np.linalg.solve(covariance, off))
 

@@ -4,8 +4,8 @@
 
 Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits and not from
 our action code. Told are the squared Mahalanobis distances of the truth from the posterior, which should be chi^2 of
-4 degrees each, pulls of every parameter, and how (m_disk, h_z) are tied; with --classical also by the classical fit of
-the same stars (GLS joint of all elements). A seed that was done is not done again.
+4 degrees each, deviations of every parameter in sigma (pulls), and how (m_disk, h_z) are tied; with --classical also by
+the classical fit of the same stars (GLS joint of all elements). A seed that was done is not done again.
 """
 
 import argparse

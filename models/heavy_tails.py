@@ -1,4 +1,4 @@
-r"""Scatter with heavy tails: a star far from the field pulls less than its distance.
+r"""Scatter with heavy tails: a star far from the field weighs less than one near it.
 
 A multivariate t with nu = 4 degrees of freedom is a normal distribution whose precision is random,
 

@@ -299,7 +299,7 @@ SLOPES = np.random.default_rng(8).normal(size=(12, 4))
 
 
 def test_chi2_is_unbiased_and_its_errors_and_value_are_right():
-    """Over many samples of linear statistics: pulls of mean 0 and sd 1, values with the mean of their chi^2."""
+    """Over many samples of linear statistics: deviations of mean 0 and sd 1, values with the mean of their chi^2."""
     truth, unit = np.array([0.95, 0.33, 10.0, 8.5]), scales(TABLE)
     pulls, values, bootstrap = [], [], []
     for seed in range(12):

@@ -42,10 +42,10 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     `chi2_sd` (joint, generalised least squares), and for each element `chi2_ELEMENT` with the 68% profile interval
     `chi2_ELEMENT_low`, `chi2_ELEMENT_high`; NaN where there is none. `posterior_mean`, `posterior_sd`, `low_95`,
     `high_95` (2.5% and 97.5%). `difference_sigma`: joint chi^2 less posterior over the root of the summed variances;
-    both saw the same stars, so that it is no test of significance. `pull`: how far the posterior is off on average, in
-    sigma, were its own answer the truth (docs/generative.md). `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN where
-    unknown; `eq8_product_mean`, `eq8_product_sd`; `eq8_ELEMENT_mean`, `eq8_ELEMENT_sd` of the bootstraps; `note`, where
-    equation 8 is ill-determined or the posterior is pulled. Joint derived quantities are to first order.
+    most stars are common to both, so that it is no test of significance. `pull`: how far the posterior is off on
+    average, in sigma, were its own answer the truth (docs/generative.md). `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN
+    where unknown; `eq8_product_mean`, `eq8_product_sd`; `eq8_ELEMENT_mean`, `eq8_ELEMENT_sd` of the bootstraps; `note`,
+    where equation 8 is ill-determined or the pull is large. Joint derived quantities are to first order.
     `table.attrs["eq8"]` names the joint constraint.
 
     Raises `InputError` where an argument is not such a result, or the mass models differ.

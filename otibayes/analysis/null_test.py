@@ -38,9 +38,9 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     the posterior makes vanish as far as it can; no parameter changes b2, so that b2 (then a2 of single elements) is
     where a broken assumption shows. c0 is the mean residual.
 
-    Returns `amplitude` (chain, draw, coefficient, element) [dex]; `pull` (coefficient, element), mean over standard
-    deviation; and for a figure `residual`, `residual_sd` (bin, element), means of the stars in bins of `theta_z` about
-    the field without the Fourier terms. One pass over the stars a draw.
+    Returns `amplitude` (chain, draw, coefficient, element) [dex]; `pull` (coefficient, element), the z-score: mean
+    over standard deviation; and for a figure `residual`, `residual_sd` (bin, element), means of the stars in bins of
+    `theta_z` about the field without the Fourier terms. One pass over the stars a draw.
     """
     model, basis, f = mass_model_of(posterior, mass_model), basis_of(posterior), posterior["field"].dataset
     data, extra = posterior["constant_data"].dataset, extra_of(posterior)

@@ -43,10 +43,10 @@ def sample(
 ) -> xr.DataTree:
     """The posterior of a generative model, by NUTS.
 
-    `elements` (default: all); a star that lacks some serves with those that it has. `settings`, or the fields of
-    `SampleSettings` by name: `sample(stars, draws=500)`. A model may bring a `mass_model` of its own, which is used
-    where none is given. Where chains have not converged, or the surface is not good enough, the run goes on by itself,
-    two more times at most.
+    `elements` (default: all); a star that lacks some serves with those that it has (docs/stars.md). `settings`,
+    or the fields of `SampleSettings` by name: `sample(stars, draws=500)`. A model may bring a `mass_model` of its own,
+    which is used where none is given. Where chains have not converged, or the surface or the basis is not good enough,
+    the run goes on by itself, two more times at most. docs/generative.md says when a surface is trusted.
 
     `checkpoint`, a folder, keeps all that is done; with `resume` a run that was killed goes on from there, to the same
     draws. Remove it once the result is saved. Ctrl-C returns the draws so far, marked incomplete (`complete` 0), and
