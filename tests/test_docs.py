@@ -1,5 +1,7 @@
 """The pages name what exists: code, public names, commands, scripts, links. `make docs` builds them."""
 
+import ast
+import builtins
 import importlib
 import re
 from pathlib import Path
@@ -82,6 +84,26 @@ def test_links_between_pages_lead_somewhere():
             if path.parent.name == "notebooks":  # brought there when the pages are built
                 path = ROOT / "examples" / path.name
             assert path.exists(), f"{page}: {target}"
+
+
+PYTHON = [
+    (page, block) for page, text in TEXT.items() for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), PYTHON, ids=[page for page, _ in PYTHON])
+def test_python_of_pages_compiles_and_what_needs_no_stars_or_files_runs(page, block):
+    """All of a block runs where it defines every name that it uses and reads no file; of others the imports."""
+    code, tree = compile(block, page, "exec"), ast.parse(block)
+    nodes = list(ast.walk(tree))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)} | set(dir(builtins))
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    bound |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    bound |= {alias.asname or alias.name for node in imports for alias in node.names}
+    whole = {node.id for node in names} <= bound and not re.search(r"\.(fits|csv|nc)\b", block)
+    exec(code if whole else compile(ast.Module(imports, []), page, "exec"), {})
 
 
 LONG = 100
