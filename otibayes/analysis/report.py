@@ -176,7 +176,7 @@ def _pictures(classical: "xr.DataTree", posterior: "xr.DataTree") -> Iterator[Pi
     yield Picture(
         "The null test",
         "Residuals against the vertical angle. They should be flat: sin 2 theta is the term that no parameter can"
-        " change, and a pull beyond 3 there says that an assumption fails.",
+        " change, and a z-score beyond 3 there says that an assumption fails.",
         _png(plot_null_test(posterior)),
     )
 

@@ -74,7 +74,7 @@ star_options = _together(
     ),
 )
 elements_option = click.option(
-    "--elements", metavar="A,B", help="Elements to use, e.g. MG_FE,FE_H; stars must have them all. Default: every one."
+    "--elements", metavar="A,B", help="Elements to use, e.g. MG_FE,FE_H. Default: every one."
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same result."

@@ -11,7 +11,7 @@ _HOMES = {
     "Posterior": "posterior",
     "SampleSettings": "settings",
     "likelihood_data": "data",
-    "predictions": "field",
+    "predictions": "prediction",
     "requires": "model",
     "sample_parameters": "model",
     "sample_posterior": "posterior",
