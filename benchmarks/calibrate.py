@@ -139,7 +139,7 @@ def single(seed: int, number: int, folder: Path, way: str) -> None:
 def rows(folder: Path) -> pd.DataFrame:
     """One row for each catalogue and answer: pulls, ranks and the squared distance of the truth."""
     made = []
-    for file in sorted(folder.glob("*.json")):
+    for file in folder.glob("*.json"):
         found = json.loads(file.read_text())
         truth = oti.Parameters(*found["truth"])
         shape, footprint = settings_of(found["seed"])
@@ -155,7 +155,7 @@ def rows(folder: Path) -> pd.DataFrame:
             ranks = given.get("rank", [None] * 4)
             row |= {f"rank_{name}": rank for name, rank in zip(PARAMETERS, ranks, strict=True)}
             made.append(row | {name: given[name] for name in ("max_r_hat", "min_ess_bulk") if name in given})
-    return pd.DataFrame(made)
+    return pd.DataFrame(made).sort_values(["answer", "seed"], ignore_index=True)
 
 
 def covered(here: pd.DataFrame, name: str, levels: Sequence[float]) -> np.ndarray:
@@ -221,10 +221,12 @@ def figure(table: pd.DataFrame, file: Path) -> None:
 @main.command("table")
 @click.option("--folder", type=Path, default=Path("calibration"))
 @click.option("--rows", "given", type=click.Path(exists=True, path_type=Path), help="CSV file, in place of a folder.")
+@click.option("--first", default=0, help="Only seeds from this one on.")
 @click.option("--output", type=Path, help="CSV file for the rows, one a catalogue and answer.")
 @click.option("--figure", "drawn", type=Path, help="PNG file for the curves of coverage.")
-def show(folder: Path, given: Path | None, output: Path | None, drawn: Path | None) -> None:
+def show(folder: Path, given: Path | None, first: int, output: Path | None, drawn: Path | None) -> None:
     table = rows(folder) if given is None else pd.read_csv(given)
+    table = table[table.seed >= first]
     click.echo("\n".join(summary(table)))
     if output is not None:
         write_whole(output, lambda part: table.round(4).to_csv(part, index=False))
