@@ -4,6 +4,8 @@ import ast
 import builtins
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,12 @@ def test_links_between_pages_lead_somewhere():
             if path.parent.name == "notebooks":  # brought there when the pages are built
                 path = ROOT / "examples" / path.name
             assert path.exists(), f"{page}: {target}"
+
+
+def test_the_calibration_on_its_page_is_that_of_its_rows():
+    command = ["benchmarks/calibrate.py", "table", "--rows", "benchmarks/calibration.csv"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip() in TEXT["docs/checks.md"]
 
 
 PYTHON = [
