@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
-from catalogues import FIELDS, off_truth, run_in_processes, with_field
+from catalogues import FIELDS, held, off_truth, run_in_processes, with_field
 from scipy.stats import binom, chi2, kstest, norm
 
 import otibayes as oti
@@ -158,11 +158,17 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(made).sort_values(["answer", "seed"], ignore_index=True)
 
 
+def answers_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each answer that there is, without refusals."""
+    given = {answer: table[(table.answer == answer) & table.distance2.notna()] for answer in ANSWERS}
+    return {answer: here for answer, here in given.items() if len(here)}
+
+
 def covered(here: pd.DataFrame, name: str, levels: Sequence[float]) -> np.ndarray:
-    """The share of catalogues whose central interval of each of the `levels` holds the truth."""
+    """`held`, of a parameter."""
     pull, rank = here[f"pull_{name}"].to_numpy(float), here[f"rank_{name}"].to_numpy(float)
     rank = np.where(np.isfinite(rank), rank, norm.cdf(-pull))  # a Gaussian answer's rank of the truth
-    return np.mean(np.abs(2 * rank - 1)[:, None] < np.asarray(levels), 0)
+    return held(rank, levels)
 
 
 def deviation(here: pd.DataFrame, name: str) -> str:
@@ -178,10 +184,7 @@ def distances(here: pd.DataFrame) -> str:
 def summary(table: pd.DataFrame) -> list[str]:
     """Coverage, deviations in sigma and distances of every answer; deviations and distances by shape of the field."""
     lines = []
-    for answer in ANSWERS:
-        here = table[(table.answer == answer) & table.distance2.notna()]
-        if here.empty:
-            continue
+    for answer, here in answers_of(table).items():
         n = len(here)
         lines.append(
             f"{answer}: {n} catalogues; {distances(here)}, KS p {kstest(here.distance2, chi2(4).cdf).pvalue:.2f}"
@@ -202,14 +205,13 @@ def figure(table: pd.DataFrame, file: Path) -> None:
     """The share of truths that an interval holds, against the share that it claims, of every answer."""
     import matplotlib.pyplot as plt
 
-    answers = [answer for answer in ANSWERS if (table.answer == answer).any()]
+    answers = answers_of(table)
     shown, panels = plt.subplots(
         1, len(answers), figsize=(3.6 * len(answers), 3.6), layout="constrained", squeeze=False
     )
     levels = np.linspace(0, 1, 101)
-    for axes, answer in zip(panels[0], answers, strict=True):
-        here = table[(table.answer == answer) & table.distance2.notna()]
-        low, high = binom.interval(0.95, len(here), levels) / np.array(len(here))
+    for axes, (answer, here) in zip(panels[0], answers.items(), strict=True):
+        low, high = np.array(binom.interval(0.95, len(here), levels)) / len(here)
         axes.fill_between(levels, low, high, color="0.9", label="95% of calibrated answers")
         for name in PARAMETERS:
             axes.plot(levels, covered(here, name, levels), label=name)

@@ -70,6 +70,12 @@ def off_truth(mean: Any, covariance: Any, truth: Parameters) -> tuple[np.ndarray
     return off / np.sqrt(np.diag(covariance)), float(off @ np.linalg.solve(covariance, off))
 
 
+def held(rank: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """The share of catalogues whose central interval of each of the `levels` holds the truth, by the share `rank` (n,)
+    of each posterior below the truth."""
+    return np.mean(np.abs(2 * rank - 1)[:, None] < np.asarray(levels), 0)
+
+
 # Shapes of the abundance field: functions of z_max and of r_apo - r_peri [kpc]; None is the mock's own shape.
 FIELDS = {
     "saturating": None,

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 from astropy.table import Table
-from catalogues import FIELDS, field_of, truth_of
+from catalogues import FIELDS, field_of, held, truth_of
 from otibayes.models import joint_abundances
 from scipy.special import softmax
 
@@ -52,7 +52,7 @@ OTHERS = {
 }
 SPREAD = 0.3  # of the unbounded hyperparameters for which a basis is made, as in a run
 SIGMAS, DEGREE, PROPOSALS = 5.0, 4, 3000  # of the surface for --noises, and draws from a wider Gaussian
-WIDER = 1.6
+WIDER, LEVELS = 1.6, (0.5, 0.68, 0.9)
 STEP = np.array([0.02, 0.012, 1.0, 0.05])  # of theta: below a sigma of 20,000 stars
 
 
@@ -122,7 +122,7 @@ def with_other_noises(
 
     z = rng.normal(size=(PROPOSALS, len(truth)))
     theta = truth + WIDER * z @ np.linalg.cholesky(covariance).T
-    inside = np.array([bool(contains(region, one)) for one in theta])
+    inside = np.asarray(jax.vmap(partial(contains, region))(theta))
     z, theta = z[inside], theta[inside]
     log_weight = np.array([np.asarray(log_likelihoods(one)) for one in theta]) + 0.5 * (z**2).sum(1)[:, None]
     weight = softmax(log_weight, 0).T
@@ -163,9 +163,9 @@ def main() -> None:
             if options.noises:
                 off, below = with_other_noises(data, field, mean, truth, covariance, options.noises)
                 for i, p in enumerate(MILKY_WAY.parameters):
-                    held = [np.mean(np.abs(2 * below[:, i] - 1) < level) for level in (0.5, 0.68, 0.9)]
-                    shares = ", ".join(f"{level}%: {100 * h:.0f}" for level, h in zip((50, 68, 90), held, strict=True))
-                    print(f"    {p.name:7s} {off[:, i].mean():+.2f} (sd {off[:, i].std():.2f}) sigma; held {shares}")
+                    shares = zip(LEVELS, held(below[:, i], LEVELS), strict=True)
+                    shown = ", ".join(f"{100 * level:.0f}%: {100 * share:.0f}" for level, share in shares)
+                    print(f"    {p.name:7s} {off[:, i].mean():+.2f} (sd {off[:, i].std():.2f}) sigma; held {shown}")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from .surface import (
     SHIFT_MOST,
     StarPotential,
     SurfaceReport,
+    from_surface,
     light,
     pareto_k,
     passes,
-    read_surface,
     shift,
 )
 from .unconstrained import Gaussian, Unconstrained
@@ -128,7 +128,7 @@ class Expansion:
 
     def statistic(self, theta: np.ndarray) -> Statistic:
         """Of the stars, from the surface."""
-        return read_surface(self.surface, theta)[0]
+        return from_surface(self.surface, theta)[0]
 
     def refine(self, guide: np.ndarray, name: str) -> None:
         """A basis of twice as many cosines, for the draws' own hyperparameters."""

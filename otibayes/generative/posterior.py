@@ -27,11 +27,11 @@ from .sums import all_inputs, all_moments
 from .surface import StarPotential, SurfaceReport, given
 from .unconstrained import Gaussian, Unconstrained, no_likelihood
 
-__all__ = ["FAR", "NEAR", "Posterior", "convergence", "gaussian_about_maximum", "sample_posterior"]
+__all__ = ["FAR", "Posterior", "convergence", "gaussian_about_maximum", "sample_posterior"]
 
 _FEW_COSINES = 256  # with which the maximum of few stars is found
 _GRID = 8  # mass models over the prior, by which the basis of few stars is made
-FAR, NEAR = 4, 3  # degrees of the surfaces on the way from the prior to a maximum, and from that of few stars
+FAR, _NEAR = 4, 3  # degrees of the surfaces on the way from the prior to a maximum, and from that of few stars
 _ROUNDS = 10  # at a maximum, at most
 _SETTLED = 0.3  # sigma in theta: where the maximum moves by less, the labels in use are near enough to its own
 _AS_WIDE = 1.5  # times its sigmas, at most: the Gaussian over which the last surface is good
@@ -117,7 +117,7 @@ def _maximum(run: Run, data: Data) -> tuple[Gaussian, StarPotential]:
     density = run.on_basis(few, prior, run.settings.basis_size or _FEW_COSINES, "prior", grid)
     peak, _ = gaussian_about_maximum(run, density, prior, FAR)
     density = run.on_basis(data, peak.wider(WIDER), run.settings.basis_size, "maximum")
-    return gaussian_about_maximum(run, density, peak, NEAR)
+    return gaussian_about_maximum(run, density, peak, _NEAR)
 
 
 def gaussian_about_maximum(

@@ -1,7 +1,6 @@
 """The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ..base import response_surface as response
 from ..base.errors import InputError
-from ..base.parallel import cores, threaded
+from ..base.parallel import threaded
 from ..base.store import Store
 from ..dynamics import MassModel
 from .basis import Basis
@@ -35,7 +34,6 @@ __all__ = [
     "packed",
     "pareto_k",
     "passes",
-    "read_surface",
     "region_about",
     "shift",
 ]
@@ -124,7 +122,7 @@ class StarPotential:
         along = scipy.linalg.solve_triangular(root, covariance[places], lower=True)
         change = np.subtract(*self.potentials(np.concatenate([mean + along, mean - along]), finer=True))
         moved = root @ (np.subtract(*np.split(change, 2)) / 2)
-        return float(np.abs(moved / np.sqrt(np.diag(root @ root.T))).max())
+        return float(np.abs(moved / np.sqrt(np.diag(covariance)[places])).max())
 
     def region(self, draws: np.ndarray, sigmas: float) -> response.Region:
         """A ball of so many sigmas of the theta of draws (S, P): `region_about`."""
@@ -157,11 +155,10 @@ class StarPotential:
 
         def each(one: tuple[np.ndarray, np.ndarray]) -> float:
             flat, theta = one
-            found, beyond = read_surface(surface, theta)
+            found, beyond = from_surface(surface, theta)
             return float(self._potentials[0](flat, found) - beyond)
 
-        with ThreadPoolExecutor(cores()) as pool:
-            return np.array(list(pool.map(each, zip(draws, self.theta(draws), strict=True))))
+        return np.array(threaded("surface", "draw")(each, zip(draws, self.theta(draws), strict=True)))
 
     def on_surface(self, flat: Any, surface: response.Surface) -> Any:
         """At one flat vector, with the statistic of a lean surface, to be traced."""
@@ -195,6 +192,7 @@ def _unpacked(found: Any) -> Statistic:
     return found._replace(factor=jnp.concatenate([found.factor, zero], -1)[..., place])
 
 
+@partial(jax.jit, inline=True)
 def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]:
     """The statistic of a lean surface at theta, and what to add to ln L.
 
@@ -207,9 +205,6 @@ def from_surface(surface: response.Surface, theta: Any) -> tuple[Statistic, Any]
     square = jnp.maximum(jnp.sum((region.whitening @ offset / region.size) ** 2), _INSIDE**2)
     found = response.evaluate(surface, region.centre + _INSIDE / jnp.sqrt(square) * offset)
     return _unpacked(found), -0.5 * region.size**2 * (square - _INSIDE**2)
-
-
-read_surface = jax.jit(from_surface)
 
 
 def region_about(mean: np.ndarray, covariance: np.ndarray, sigmas: float, model: MassModel) -> response.Region:

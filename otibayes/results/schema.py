@@ -98,7 +98,7 @@ def derived_of(values: np.ndarray, model: MassModel) -> dict[str, np.ndarray]:
     """Derived quantities (...) of parameter values (..., P), in the order of `DERIVED`."""
     found = in_blocks(_derived(model), values.reshape(-1, values.shape[-1]), size=_TOGETHER)
     order = [*(n for n in DERIVED if n in found), *(n for n in found if n not in DERIVED)]
-    return {name: np.asarray(found[name]).reshape(values.shape[:-1]) for name in order}
+    return {name: found[name].reshape(values.shape[:-1]) for name in order}
 
 
 def quantities(values: np.ndarray, dims: tuple[str, ...], model: MassModel) -> dict[str, Any]:
