@@ -2,7 +2,7 @@
 
 Run from the checkout, on an otherwise idle machine: python benchmarks/actions.py [--stars N] [--repeats K]. Times are
 medians over repeats, A and B in turn, after compilation; both use every core (galpy through OpenMP). --million runs a
-million stars through `action_angle` alone, with `orbit` focal lengths, and prints the time and the peak memory.
+million stars through `action_angle` alone, with focal lengths of its own, and prints the time and the peak memory.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 
 from otibayes.base.constants import R0, V_CIRC
 from otibayes.base.parameters import Parameters
-from otibayes.dynamics import PhaseSpace, action_angle, galactocentric, star_actions
+from otibayes.dynamics import PhaseSpace, action_angle, focal_length, galactocentric, star_actions
 from otibayes.dynamics.reference import galpy_potential
 
 with warnings.catch_warnings():  # galpy says at import which optional extensions it lacks
@@ -106,6 +106,8 @@ def main() -> None:
             "galpy actions": lambda: finder(*galpy_star[:5]),
             "tangents": tangents,
             "angles": lambda: action_angle(w, theta, delta=DELTA),
+            "default": lambda: action_angle(w, theta),
+            "Delta": lambda: focal_length(w, theta),
             "galpy angles": lambda: finder.actionsFreqsAngles(*galpy_star),
         },
         options.repeats,
@@ -118,6 +120,8 @@ def main() -> None:
     rows["actions, angles, frequencies"] = ("angles", "galpy angles", angles_ratio)
     for label, (ours, theirs, ratio) in rows.items():
         print(f"{label:46s}{us[ours]:9.2f}{us[theirs]:9.2f}{ratio:8.1f}     10    20")
+    print(f"{'the same, with a Delta for each star':46s}{us['default']:9.2f}{'':17s}    3.0")
+    print(f"{"Delta of the star's shell":46s}{us['Delta']:9.2f}{'':17s}    1.0")
     cost = us["tangents"] / us["actions"]
     print(f"{'actions and 4 tangents, against actions':46s}{us['tangents']:9.2f}{'':9s}{cost:8.2f}    2.5   1.8")
     print(f"{'compile [s]: actions':46s}{value_compile:9.2f}{'':17s}    5.0   2.0")

@@ -28,7 +28,7 @@ def recover(seed: int, stars: int, bootstraps: int, folder: Path) -> dict:
     truth = truth_of(seed, STUDY)
     read = passing(seed, stars, folder, STUDY, ELEMENTS)
     fiducial = Parameters()
-    delta = focal_length(phase_space(read, fiducial), fiducial, "orbit")
+    delta = focal_length(phase_space(read, fiducial), fiducial)
     labels, sigma = (np.stack([each[e] for e in ELEMENTS], 1) for each in (read.abundances, read.errors))
     settings = ClassicalSettings(bootstraps=bootstraps, bins=0)
     statistic = make_statistic(read, labels, sigma, actions=SampleActions(delta), settings=settings, seed=seed)

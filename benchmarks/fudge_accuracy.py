@@ -26,7 +26,7 @@ FIGURE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "fudge_accur
 NAMES = ("J_R", "L_z", "J_z", "theta_z")
 CLAIMS = {"J_R": 0.10, "L_z": 0.001, "J_z": 0.005}  # PW21, section 4: "in all cases"
 SHOWN = ("J_R", "J_z", "theta_z")
-DELTAS = ("orbit", "local", "0.45 R0")
+DELTAS = ("shell", "orbit", "local", "0.45 R0")
 LABELS = (r"$|\Delta J_R|/J_R$", r"$|\Delta J_z|/J_z$", r"$|\Delta\theta_z|$ [rad]")
 
 
@@ -116,7 +116,7 @@ def main() -> None:
             delta = 0.45 * R0 if kind == "0.45 R0" else kind
             found[kind][m_disk] = errors(action_angle(w, Parameters(m_disk=m_disk), delta=delta), truth)
 
-    cost = {"orbit": microseconds("orbit"), "local": microseconds("local"), "0.45 R0": 0.0}
+    cost = {kind: microseconds(kind) for kind in DELTAS[:-1]} | {DELTAS[-1]: 0.0}
     print(
         f"{'Delta':8s} {'m_disk':>6s} {'stars':>5s}  "
         + "".join(f"{n + ' 50/95/99%':>26s}" for n in SHOWN)
@@ -131,7 +131,7 @@ def main() -> None:
                 + "".join(f"{c:>26s}" for c in cells)
                 + f"{cost[kind]:9.2f}"
             )
-    rough = ", ".join(f"{kind} {roughness(kind):.1e}" for kind in ("orbit", "local", "fiducial"))
+    rough = ", ".join(f"{kind} {roughness(kind):.1e}" for kind in (*DELTAS[:-1], "fiducial"))
     print(f"\nroughness of J_z in m_disk, Delta followed or, fiducial, found once: {rough}")
     print("\nPW21 claims agreement within 10%, 0.1%, 0.5% in J_R, L_z, J_z; share of stars for which that holds:")
     for kind in DELTAS:
@@ -142,7 +142,7 @@ def main() -> None:
 
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
     for axis, i, label in zip(axes, (0, 2, 3), LABELS, strict=True):
-        for kind, colour in zip(DELTAS, ("C0", "C1", "C2"), strict=True):
+        for kind, colour in zip(DELTAS, ("C0", "C1", "C2", "C3"), strict=True):
             for m_disk, style in zip(found[kind], ("-", "--", ":"), strict=False):
                 error = np.sort(found[kind][m_disk][i])
                 share = (np.arange(error.size) + 0.5) / error.size

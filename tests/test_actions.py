@@ -111,16 +111,20 @@ def test_no_worse_than_galpy_against_o2gf(reference, m_disk, J_R, J_z, theta_z):
 def test_against_o2gf_stars_of_our_own():
     """100 disk stars x three disks, made by `benchmarks/fudge_accuracy.py --stars 100 --seed 1 --write FILE`."""
     table = Table.read(Path(__file__).parent / "data" / "o2gf_actions.ecsv")
-    ours, galpys = [], []
+    shells, ours, galpys = [], [], []
     for m_disk in (0.5, 1.0, 1.5):
         rows, theta = table[table["m_disk"] == m_disk], Parameters(m_disk=m_disk)
         w = PhaseSpace(*(np.array(rows[name]) for name in PhaseSpace._fields))
-        delta = focal_length(w, theta)
-        for found, method in ((ours, "staeckel"), (galpys, "galpy")):
-            aa = action_angle(w, theta, method=method, delta=delta)
+        delta = focal_length(w, theta, "orbit")
+        for found, method, at in ((shells, "staeckel", "shell"), (ours, "staeckel", delta), (galpys, "galpy", delta)):
+            aa = action_angle(w, theta, method=method, delta=at)
             found.append(errors(aa.J_R, aa.J_z, aa.theta_z, rows))
-    for name, limit in {"J_R": 0.027, "J_z": 0.005, "theta_z": 0.016}.items():
-        p95, peer = (np.percentile(np.concatenate([e[name] for e in found]), 95) for found in (ours, galpys))
+    limits = {"J_R": (0.008, 0.027), "J_z": (0.004, 0.005), "theta_z": (0.012, 0.016)}
+    for name, (of_shells, limit) in limits.items():
+        best, p95, peer = (
+            np.percentile(np.concatenate([e[name] for e in found]), 95) for found in (shells, ours, galpys)
+        )
+        assert best < of_shells, name
         assert p95 < limit, name
         assert p95 < 1.001 * peer, name
 
@@ -133,11 +137,13 @@ def test_equal_to_galpy_at_its_own_delta(reference):
             np.testing.assert_allclose(ours[name], galpys[name], atol=1e-6, err_msg=name)
 
 
-def test_orbit_delta_beats_local_delta(reference):
+def test_shell_delta_beats_orbit_delta_and_that_local_delta(reference):
     pooled = {}
-    for delta in ("orbit", "local"):
+    for delta in ("shell", "orbit", "local"):
         parts = [ours_and_galpys(reference[reference["m_disk"] == m], delta)[0] for m in (0.5, 1.0, 1.5)]
         pooled[delta] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name, limit in {"J_R": 0.008, "J_z": 0.005, "theta_z": 0.012}.items():
+        assert np.percentile(pooled["shell"][name], 95) < limit
     assert np.percentile(pooled["orbit"]["theta_z"], 95) < 0.5 * np.percentile(pooled["local"]["theta_z"], 95)
     assert np.mean(pooled["orbit"]["J_z"] < 0.005) > 0.94 > np.mean(pooled["local"]["J_z"] < 0.005)
 

@@ -12,6 +12,7 @@ from staeckel_decimal import milky_way, reference
 
 from otibayes.base.parameters import Parameters
 from otibayes.dynamics import MILKY_WAY, PhaseSpace, Status, action_angle, staeckel, star_actions
+from otibayes.dynamics.actions import DELTAS
 
 THETA, DELTA = Parameters(), 4.0
 
@@ -137,7 +138,8 @@ def test_unbound_and_hopeless_stars_are_nan_with_a_status():
         np.testing.assert_array_equal(result.status, [Status.UNBOUND, Status.OK, Status.UNBOUND])
         for name in FIELDS:
             np.testing.assert_array_equal(np.isnan(getattr(result, name)), [True, False, True])
-    assert np.all(np.isfinite(action_angle(w, THETA, delta="orbit").J_z) == [False, True, False])
+    for delta in DELTAS:
+        assert np.all(np.isfinite(action_angle(w, THETA, delta=delta).J_z) == [False, True, False])
 
 
 def test_no_angular_momentum_at_all():
@@ -216,7 +218,7 @@ thetas = st.tuples(st.floats(0.4, 1.6), st.floats(0.05, 1.0)).map(lambda x: Para
 def test_no_bound_star_is_nan(R, z, vR, vT, vz, theta):
     assume(bool(MILKY_WAY.allowed(theta)))
     w = stars([(R, z, vR, vT, vz)])
-    for delta in (DELTA, "local"):
+    for delta in (DELTA, "local", "shell"):
         result = action_angle(w, theta, delta=delta)
         assert result.status[0] in (Status.OK, Status.UNBOUND)
         assert np.all(np.isfinite(result)) == (result.status[0] == Status.OK)

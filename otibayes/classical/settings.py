@@ -40,7 +40,8 @@ class ClassicalSettings:
         default="staeckel", metadata=_option("Action finder. o2gf takes seconds a star.", "staeckel|galpy|o2gf")
     )
     delta: Any = field(
-        default="orbit", metadata=_option("Focal length of the Staeckel fudge, or one number [kpc].", "orbit|local|KPC")
+        default="shell",
+        metadata=_option("Focal length of the Staeckel fudge, or one number [kpc].", "shell|orbit|local|KPC"),
     )
     weights: str = field(default="paper", metadata=_option("Weights of the stars in equation 8.", "paper|equal|total"))
     neighbours: int = field(default=64, metadata=_option("Neighbours of each star in action space.", "K"))

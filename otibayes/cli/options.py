@@ -81,10 +81,11 @@ seed_option = click.option(
 )
 delta_option = click.option(
     "--delta",
-    default="orbit",
+    default="shell",
     show_default=True,
-    metavar="orbit|local|KPC",
-    help="Focal length of the Staeckel fudge: median along the orbit, at the star's place, or one number [kpc].",
+    metavar="shell|orbit|local|KPC",
+    help="Focal length of the Staeckel fudge: of the star's shell orbit, the median along its own orbit, at its place,"
+    " or one number [kpc].",
 )
 method_option = click.option(
     "--method",

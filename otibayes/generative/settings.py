@@ -43,10 +43,11 @@ class SampleSettings:
         metadata=_about("Cosines of 'hilbert'. Default: as the field's length scales ask for.", None, 1, int),
     )
     delta: Any = field(
-        default="orbit",
+        default="shell",
         metadata=_about(
-            "Focal length of the Staeckel fudge: median along the orbit, at the star's place, or one number [kpc].",
-            "orbit|local|KPC",
+            "Focal length of the Staeckel fudge: of the star's shell orbit, the median along its own orbit, at its"
+            " place, or one number [kpc].",
+            "shell|orbit|local|KPC",
         ),
     )
     error_classes: int = field(

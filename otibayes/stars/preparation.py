@@ -17,6 +17,7 @@ from ..dynamics import (
     Status,
     action_angle,
     actions_of,
+    check_delta,
     focal_length,
     phase_space,
     prior_grid,
@@ -57,7 +58,7 @@ class PreparedStars:
 def prepare_stars(
     stars: Stars,
     elements: str | Sequence[str] | None = None,
-    delta: Any = "orbit",
+    delta: Any = "shell",
     model: MassModel = MILKY_WAY,
     method: str | None = None,
     extra: str | Sequence[str] = (),
@@ -66,9 +67,9 @@ def prepare_stars(
     """The stars that have what a path needs, everywhere in the prior.
 
     `elements`: None takes all; with `every` a star needs all of them, else one. `delta`: a number or (N,) [kpc],
-    "local" or "orbit" (`focal_length` in the fiducial model). `method`: the action finder whose angles a star must
-    have; None asks for actions by the Staeckel fudge only. `extra`: columns of `Stars.extra` that a star must have. A
-    star without a usable position or velocity (`otibayes/stars/values.py`), or without actions at any point of
+    "shell", "orbit" or "local" (`focal_length` in the fiducial model). `method`: the action finder whose angles a star
+    must have; None asks for actions by the Staeckel fudge only. `extra`: columns of `Stars.extra` that a star must
+    have. A star without a usable position or velocity (`otibayes/stars/values.py`), or without actions at any point of
     `prior_grid`, is left out, for every theta alike.
 
     Raises `InputError` for an unknown or repeated element, a missing extra column, a delta of another shape, or where
@@ -135,8 +136,7 @@ def _cleaned(stars: Stars, elements: Sequence[str]) -> Stars:
 def delta_setting(delta: Any) -> Any:
     """`delta` as it is recorded in a result: a name, a number, or the digest of an array."""
     if isinstance(delta, str):
-        if delta not in ("local", "orbit"):
-            raise InputError(f"delta must be a number or array [kpc], 'local' or 'orbit'; got {delta!r}")
+        check_delta(delta)
         return delta
     values = np.asarray(in_unit(delta, "kpc", "delta"), float)
     if not (np.isfinite(values) & (values > 0)).all():
