@@ -70,7 +70,7 @@ def by_class(data):
 
     def density(theta, field):
         found = condensed(data.basis, all_moments(data, jnp.stack([*theta])), len(data.elements))
-        return given(field, found, data.basis, data)
+        return given(field, found, data.basis, data.unlike)
 
     return density
 

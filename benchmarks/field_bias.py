@@ -66,7 +66,7 @@ def best_field(data: Any, truth: np.ndarray) -> tuple[Any, Any]:
     for step in range(3):  # the first bases are for what the prior says of length scales
         density = Run(unconstrained).on_basis(data, Gaussian(flat, spread), None, f"step-{step}", truth[None])
         data, found = density.data, density.statistic(truth)
-        likelihood = partial(hilbert_log_likelihood, found=found, basis=data.basis, classes=data.classes)
+        likelihood = partial(hilbert_log_likelihood, found=found, basis=data.basis, classes=data.unlike)
         slope = jax.jit(jax.value_and_grad(unconstrained.potential(lambda _, field: likelihood(field))))  # noqa: B023
 
         def best(z: np.ndarray, slope: Any = slope) -> tuple[float, np.ndarray]:

@@ -77,10 +77,10 @@ def gradients(number, basis_size):
     peak = memory()
     region = region_about(theta, np.diag([0.1, 0.03, 10.0, 0.5]) ** 2 * 4000 / number, 6.0, MILKY_WAY)
     plain.known.cover(region, 4)
-    lean = plain.known.surface(region, 4).lean()
+    context = plain.context(plain.known.surface(region, 4).lean())
     slope = jax.jit(jax.value_and_grad(plain.on_surface))
     with threadpool_limits(1):
-        read = clock(lambda: jax.block_until_ready(slope(prior.mean, lean)), 200)
+        read = clock(lambda: jax.block_until_ready(slope(prior.mean, context)), 200)
     print(
         f"{number:8d} stars x {ELEMENTS}, {size[0]} cosines, {size[1]} combinations: pass {passed:.3f} s, value and"
         f" gradient on the surface {1e3 * read:.2f} ms; memory {peak:.2f} GiB (+{peak - before:.2f})",

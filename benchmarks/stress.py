@@ -1,14 +1,18 @@
 """Against every assumption of Price-Whelan et al. (2021), section 6: how far each broken assumption moves the answer.
 
     python benchmarks/stress.py run [--stars 20000] [--seed 1] [--folder stress] [--jobs 1] [--only posterior|classical]
-    python benchmarks/stress.py table [--folder stress] [--figure FILE.png]
+                                    [--stress NAME]...
+    python benchmarks/stress.py table [--folder stress] [--output FILE.csv] [--figure FILE.png]
+    python benchmarks/stress.py table --rows benchmarks/stress.csv
 
 Each stress, at two or three strengths, changes one synthetic catalogue of two elements. `run` keeps one JSON file for
-each stress and path, and skips what it has. `table` prints the shift of every parameter from the unstressed
-catalogue of the same seed, in units of its sigma there and in percent for m_disk; the error bars; and what the null
-test (b2, and the largest of the others) says.
+each stress and path, and skips what it has. `table` prints how far each parameter is from the answer for the same
+stars without the stress, or, where a stress has stars of its own, from the truth; in sigma, and in percent for m_disk;
+the error bars; and what the null test (b2, and the largest of the others) says. Rows that were made once are in
+benchmarks/stress.csv.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -18,6 +22,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 from astropy.table import Table
 from catalogues import run_in_processes
 
@@ -142,11 +147,12 @@ def stars_of(stress: str, number: int, seed: int, folder: Path) -> oti.Stars:
     if not file.exists():
         table = oti.mock(number, seed, TRUTH, ELEMENTS, progress=False, **options)
         oti.write_table(change(table, np.random.default_rng([seed, 0x737472])), file)
-    extra = ["LOGG"] if "gravity" in stress else []
-    stars = oti.read_stars(file, extra=extra)
-    return (
-        replace(stars, extra={"LOGG": stars.extra["LOGG"], "TEFF": 4800 + 0 * stars.extra["LOGG"]}) if extra else stars
-    )
+    if "gravity" not in stress:
+        return oti.read_stars(file)
+    stars = oti.read_stars(file, extra=["LOGG"])
+    gravity, rng = stars.extra["LOGG"], np.random.default_rng([seed, 0x54454646])
+    temperature = 4800 + 300 * (gravity - gravity.mean()) + rng.normal(0, 100, len(stars))  # of giants: it follows logg
+    return replace(stars, extra={"LOGG": gravity, "TEFF": temperature})
 
 
 def posterior(stars: oti.Stars, seed: int, model: str = "joint_abundances") -> dict:
@@ -199,11 +205,12 @@ def main() -> None:
 @click.option("--folder", type=Path, default=Path("stress"))
 @click.option("--jobs", default=1, help="Stresses at once, each in a process of its own.")
 @click.option("--only", type=click.Choice(["posterior", "classical"]))
-def run(number: int, seed: int, folder: Path, jobs: int, only: str | None) -> None:
+@click.option("--stress", "chosen", type=click.Choice([*STRESSES]), multiple=True, help="Only this one, and so on.")
+def run(number: int, seed: int, folder: Path, jobs: int, only: str | None, chosen: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ways = [only] if only else ["posterior", "classical"]
-    tasks = [(stress, way) for way in ways for stress in STRESSES]
-    tasks += [(stress, "cure") for stress in CURES] if "posterior" in ways else []
+    tasks = [(stress, way) for way in ways for stress in chosen or STRESSES]
+    tasks += [(stress, "cure") for stress in CURES if stress in (chosen or CURES)] if "posterior" in ways else []
     commands = {}
     for stress, way in tasks:
         given = [stress, way, str(number), str(seed), str(folder)]
@@ -221,58 +228,95 @@ def single(stress: str, way: str, number: int, seed: int, folder: Path) -> None:
     case(stress, way, number, seed, folder)
 
 
+WAYS = {"posterior": "posterior", "cure": "posterior, model that accounts for it", "classical": "chi^2"}
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    """One row for each stress and way: means, sds, and what notices."""
+    made = []
+    for file in folder.glob("*.json"):
+        found = json.loads(file.read_text())
+        for key in ("mean", "sd"):
+            found |= {f"{key}_{name}": x for name, x in zip(PARAMETERS, found.pop(key, [None] * 4), strict=True)}
+        made.append(found)
+    order = {stress: number for number, stress in enumerate(STRESSES)}
+    table = pd.DataFrame(made)
+    return table.sort_values(["way", "stress"], key=lambda c: c.map(order | dict(zip(WAYS, range(3), strict=True))))
+
+
+def shifts(table: pd.DataFrame) -> pd.DataFrame:
+    """Distances of the means, in the sigma with the stress: from those of the same stars without it; where a stress has
+    stars of its own, from the truth, because a difference would have the noise of two catalogues."""
+    unstressed = table[table.stress == "none"].set_index("way")
+
+    def distances(row: pd.Series) -> pd.Series:
+        same = not STRESSES[row.stress][0]
+        base = "classical" if row.way == "classical" else "posterior"
+        if same and base not in unstressed.index:
+            return pd.Series({"same": same})
+        before = {n: unstressed.loc[base, f"mean_{n}"] if same else getattr(TRUTH, n) for n in PARAMETERS}
+        moved = {f"shift_{n}": (row[f"mean_{n}"] - before[n]) / row[f"sd_{n}"] for n in PARAMETERS}
+        percent = 100 * (row.mean_m_disk / before["m_disk"] - 1)
+        return pd.Series({"same": same, "percent": percent} | moved)
+
+    table = table[table.stress != "none"]
+    return pd.concat([table, table.apply(distances, axis=1)], axis=1)
+
+
+def lines(table: pd.DataFrame) -> list[str]:
+    made = []
+    title = {
+        True: "the same stars, distance from the answer without the stress",
+        False: "other stars, distance from the truth",
+    }
+    for (way, label), same in itertools.product(WAYS.items(), (True, False)):
+        here = table[(table.way == way) & (table.same == same)]
+        if here.empty:
+            continue
+        made += [
+            f"{label}: {title[same]}",
+            f"{'':42s} m_disk    h_z  z_sun vz_sun [sigma]   m_disk [%]     sd  notices",
+        ]
+        for row in here.itertuples():
+            if isinstance(getattr(row, "refused", None), str):
+                made.append(f"  {row.stress:40s} refused: {row.refused[:70]}")
+                continue
+            moved = " ".join(f"{getattr(row, f'shift_{name}'):+6.1f}" for name in PARAMETERS)
+            notice = f"p {row.p_value:.3f}" if way == "classical" else f"b2 {row.b2:.1f}, others {row.others:.1f} sigma"
+            made.append(f"  {row.stress:40s} {moved}              {row.percent:+6.1f} {row.sd_m_disk:6.3f}  {notice}")
+    return made
+
+
 @main.command("table")
 @click.option("--folder", type=Path, default=Path("stress"))
-@click.option("--figure", type=Path, help="Bar chart of the shifts of m_disk.")
-def show(folder: Path, figure: Path | None) -> None:
-    results = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    shifts = {}
-    for way in ("posterior", "cure", "classical"):
-        here = {r["stress"]: r for r in results if r["way"] == way}
-        unstressed = "classical" if way == "classical" else "posterior"
-        base = next((r for r in results if (r["way"], r["stress"]) == (unstressed, "none")), None)
-        if not here or base is None:
-            continue
-        click.echo(f"{way}: shift [sigma] of m_disk, h_z, z_sun, vz_sun; of m_disk [%]; sd of m_disk; notices")
-        for stress in STRESSES:
-            if stress not in here:
-                continue
-            one = here[stress]
-            if "refused" in one:
-                click.echo(f"  {stress:42s} refused: {one['refused'][:90]}")
-                continue
-            off = np.array(one["mean"]) - np.array(base["mean"])
-            shift = off / np.array(one["sd"])
-            shifts[way, stress] = float(shift[0])
-            if "p_value" in one:
-                notice = f"p {one['p_value']:.3f}"
-            else:
-                notice = f"b2 {one['b2']:.1f}, others {one['others']:.1f} sigma"
-            click.echo(
-                f"  {stress:42s} " + " ".join(f"{s:+5.2f}" for s in shift)
-                + f"   {100 * off[0] / base['mean'][0]:+5.1f}%   {one['sd'][0]:.3f}   {notice}"
-            )  # fmt: skip
+@click.option("--rows", "given", type=click.Path(exists=True, path_type=Path), help="CSV file, in place of a folder.")
+@click.option("--output", type=Path, help="CSV file for the rows, one a stress and way.")
+@click.option("--figure", type=Path, help="PNG file for the shifts of m_disk.")
+def show(folder: Path, given: Path | None, output: Path | None, figure: Path | None) -> None:
+    table = rows(folder) if given is None else pd.read_csv(given)
+    click.echo("\n".join(lines(shifts(table))))
+    if output is not None:
+        write_whole(output, lambda part: table.round(5).to_csv(part, index=False))
     if figure is not None:
-        draw(shifts, figure)
+        draw(shifts(table), figure)
 
 
-def draw(shifts: dict, file: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw(table: pd.DataFrame, file: Path) -> None:
+    import matplotlib.pyplot as plt
 
-    names = [stress for stress in STRESSES if stress != "none"][::-1]
-    drawn = Figure(figsize=(7, 0.28 * len(names) + 1), layout="constrained")
-    FigureCanvasAgg(drawn)
-    axes = drawn.subplots()
-    for offset, (way, colour) in enumerate({"posterior": "C0", "classical": "C1", "cure": "C2"}.items()):
-        label = {"posterior": "posterior", "classical": "chi^2", "cure": "posterior, model that accounts for it"}[way]
-        values = [shifts.get((way, name), np.nan) for name in names]
-        axes.barh(np.arange(len(names)) + 0.25 * (1 - offset), values, 0.25, color=colour, label=label)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.axvspan(-1, 1, color="0.9", zorder=0)
-    axes.set_xlabel("shift of m_disk [sigma]")
-    axes.legend(fontsize=7)
-    write_whole(file, lambda part: drawn.savefig(part, dpi=150))
+    table = table[(table.stress != "none") & table.percent.notna()]
+    names = [stress for stress in STRESSES if stress in set(table.stress)][::-1]
+    drawn, axes = plt.subplots(figsize=(7, 0.3 * len(names) + 1), layout="constrained")
+    for offset, (way, label) in enumerate(WAYS.items()):
+        here = table[table.way == way].set_index("stress").reindex(names)
+        if here.percent.notna().any():
+            error = 100 * here.sd_m_disk / here.mean_m_disk
+            axes.errorbar(here.percent, np.arange(len(names)) - 0.2 * offset, xerr=error, fmt="o", ms=4, label=label)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.axvline(0, color="0.6", zorder=0)
+    axes.set_xlabel("shift of m_disk [%]")
+    axes.legend(fontsize=8)
+    write_whole(file, lambda part: drawn.savefig(part, dpi=120, format="png"))
 
 
 if __name__ == "__main__":

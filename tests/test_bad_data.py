@@ -73,7 +73,7 @@ def posterior_is_finite(stars, **options):
     def value(hyper, sums):
         hyper = jnp.exp(hyper)
         field = GaussianField(hyper[:3], hyper[3 : 3 + E], jnp.diag(hyper[3 + E :]))
-        return given(field, condensed(data.basis, sums, E), data.basis, data)
+        return given(field, condensed(data.basis, sums, E), data.basis, data.unlike)
 
     rng = np.random.default_rng(0)
     for sums in found:

@@ -73,7 +73,7 @@ def test_against_differences_of_the_joint_density(kind):
     data = of_stars(kind)
     assert len(data.members) == {"alike": 1, "missing": 2, "errors": 2, "missing and errors": 4}[kind]
     x = jax.jit(lambda: all_inputs(data, THETA))()
-    joint = jax.jit(lambda kept: hilbert_log_likelihood(FIELD, found_of(data, x, kept), data.basis, data.classes))
+    joint = jax.jit(lambda kept: hilbert_log_likelihood(FIELD, found_of(data, x, kept), data.basis, data.unlike))
     whole = joint(np.ones(NUMBER))
     dex = np.isfinite(data.variance) @ np.log(data.scale)
     expected = [float(whole - joint(without(n))) - dex[n] for n in LEFT_OUT]

@@ -81,7 +81,7 @@ def test_average_over_noises(data, average):
             cut = lambda leaf, axis: jax.lax.dynamic_slice_in_dim(leaf, first, 2, axis)  # noqa: E731
             square = cut(cut(found.square, -1), -2)
             noisy = found._replace(projection=cut(found.projection, -1), square=square)
-            return hilbert_log_likelihood(FIELD, noisy, data.basis, data.classes)
+            return hilbert_log_likelihood(FIELD, noisy, data.basis, data.unlike)
 
         return jax.vmap(one)(2 * jnp.arange(len(noises)))
 

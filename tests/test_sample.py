@@ -161,7 +161,7 @@ def test_the_gaussian_about_the_maximum_is_that_of_the_stars(expansion, peak):
     found = StarPotential(run.unconstrained, data).laplace(gaussian, 3, 0)
 
     def log_likelihood(theta, field):
-        return given(field, condensed(data.basis, all_moments(data, jnp.stack([*theta])), 2), data.basis, data)
+        return given(field, condensed(data.basis, all_moments(data, jnp.stack([*theta])), 2), data.basis, data.unlike)
 
     slope = jax.jit(jax.value_and_grad(run.unconstrained.potential(log_likelihood)))
     root = np.linalg.cholesky(found.covariance)
@@ -289,15 +289,16 @@ def test_draws_that_are_all_the_same_have_a_region_and_a_metric_but_no_shift():
 class Gaussians:
     """In place of NUTS: Gaussian draws in the metric of the chains, moved by `move`; keeps the lengths of its runs."""
 
-    def __init__(self, move=lambda draws, plain, surface: draws):
+    def __init__(self, move=lambda draws, surface: draws):
         self.lengths, self.move = [], move
 
     def __call__(self, potential, context, chains, name, store):
         rng = np.random.default_rng(chains.seed)
         draws = rng.multivariate_normal(chains.starts.mean(0), chains.covariance, (4, chains.draws))
-        draws = self.move(draws, potential.__self__, context)
+        draws = self.move(draws, context[1])
         self.lengths.append(chains.draws)
-        lp = -potential.__self__.potentials_on(context, draws.reshape(-1, draws.shape[-1])).reshape(draws.shape[:2])
+        density = jax.jit(lambda draws, context: jax.lax.map(lambda flat: -potential(flat, context), draws))
+        lp = np.asarray(density(draws.reshape(-1, draws.shape[-1]), context)).reshape(draws.shape[:2])
         return draws, {"lp": lp, "diverging": np.zeros(draws.shape[:2], bool)}
 
 
@@ -333,7 +334,7 @@ def test_a_run_that_is_good_ends_at_once(sampled):
 
 def test_chains_that_disagree_go_on_by_themselves_but_not_for_ever(sampled):
     def apart(runs):
-        def move(draws, plain, surface):
+        def move(draws, surface):
             return draws + 0.25 * draws.std((0, 1)) * (len(nuts.lengths) < runs) * (np.arange(4) - 1.5)[:, None, None]
 
         nuts = Gaussians(move)
@@ -346,11 +347,11 @@ def test_chains_that_disagree_go_on_by_themselves_but_not_for_ever(sampled):
     assert short.lengths == [50]  # as long as it was to be
 
 
-def test_draws_that_leave_the_surface_are_kept_where_a_wider_one_agrees(sampled):
-    def stray(draws, plain, surface):
+def test_draws_that_leave_the_surface_are_kept_where_a_wider_one_agrees(narrow, sampled):
+    def stray(draws, surface):
         region = surface.region
         beyond = region.centre + 1.05 * region.size * np.linalg.inv(region.whitening)[:, -1]  # in vz_sun
-        draws[0, 0] = plain.with_theta(draws[0, 0], beyond)
+        draws[0, 0] = narrow[0].plain.with_theta(draws[0, 0], beyond)
         return draws
 
     nuts = Gaussians(stray)
@@ -360,7 +361,7 @@ def test_draws_that_leave_the_surface_are_kept_where_a_wider_one_agrees(sampled)
 
 def test_chains_that_stand_still_are_refused(sampled):
     with pytest.raises(InputError, match=r"cannot be trusted after 3 runs.*nan.*chains that stood still.*--no-surface"):
-        sampled(Gaussians(lambda draws, plain, surface: 0 * draws + draws[:1, :1]), 250)
+        sampled(Gaussians(lambda draws, surface: 0 * draws + draws[:1, :1]), 250)
 
 
 def test_a_basis_that_does_not_resolve_the_field_is_made_anew(sampled, monkeypatch):

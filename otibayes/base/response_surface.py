@@ -33,7 +33,7 @@ __all__ = [
     "reader",
 ]
 
-_RANK = 8  # the number of combinations in a lean surface is a multiple of it
+_RANK, _LEAN_DEGREE = 32, 5  # a lean surface has a multiple of so many combinations, of all products to this degree
 _UNKNOWN = 1e-9  # weight of no information, relative to one point's, in a design
 
 
@@ -73,8 +73,8 @@ class Surface:
         """The same, quick to `evaluate` for functions of many numbers, on the ball: bounds and `allowed` are left out.
 
         Many numbers vary along far fewer directions than there are products. A singular value decomposition combines
-        the products into those whose singular value is not `negligible` beside the largest, in a multiple of 8, so that
-        several surfaces share a compiled program.
+        the products into those whose singular value is not `negligible` beside the largest. Zeros fill it up to sizes
+        that many surfaces have, so that they share compiled programs; so its `degree` can be higher than it was.
         """
         leaves, tree = jax.tree.flatten(self.coefficients)
         flat = [np.reshape(leaf, (len(leaf), -1)) for leaf in leaves]
@@ -89,10 +89,12 @@ class Surface:
         combined = [c * r.reshape(rank + lack, *x.shape[1:]) for c, r, x in zip(scale, parts, leaves, strict=True)]
         anywhere = np.full(len(self.region.centre), np.inf)
         ball = replace(self.region, low=-anywhere, high=anywhere, allowed=None)
-        region, coefficients, combine = jax.tree.map(
-            jnp.asarray, (ball, jax.tree.unflatten(tree, combined), np.pad(U[:, :rank], ((0, 0), (0, lack))))
-        )
-        return Surface(region, coefficients, self.degree, combine)
+        degree = max(self.degree, _LEAN_DEGREE)
+        own, all_ = (exponents(len(anywhere), d).tolist() for d in (self.degree, degree))
+        combine = np.zeros((len(all_), rank + lack))
+        combine[[all_.index(e) for e in own], :rank] = U[:, :rank]
+        region, coefficients, combine = jax.tree.map(jnp.asarray, (ball, jax.tree.unflatten(tree, combined), combine))
+        return Surface(region, coefficients, degree, combine)
 
 
 @dataclass

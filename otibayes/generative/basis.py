@@ -32,6 +32,7 @@ __all__ = [
 
 _RADIUS = 7.0  # frequency times length, beyond which cosines are left out
 _MOST = 1024  # cosines
+_COSINES, _COMBINATIONS = 32, 8  # their numbers are multiples of these, so that bases share compiled programs
 _SHORTEST = 0.02  # length, in units of the inputs' range: a shorter one would need more cosines than there may be
 _LEAST_VARIANCE = 1e-20  # floor of the spectrum
 _LEAST_SHARE = 1e-9  # of the envelope, in every combination: keeps prior_covariance positive definite
@@ -86,11 +87,17 @@ class Basis(NamedTuple):
         return len(self.degrees) if self.vectors is None else self.vectors.shape[1]
 
     @property
-    def combinations(self) -> np.ndarray:
+    def combinations(self) -> Any:
         """How the products combine: (M, K), the identity for a basis that is not reduced."""
         if self.vectors is None:
             return np.eye(len(self.degrees))
-        return np.sqrt(self.envelope)[:, None] * self.vectors
+        return jnp.sqrt(self.envelope)[:, None] * self.vectors
+
+    @property
+    def traceable(self) -> "Basis":
+        """The same as an argument of compiled programs, which serve other catalogues too: without `ranks`, on which the
+        shapes in a program depend."""
+        return self._replace(ranks=None)
 
 
 def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: float = 1.0) -> Basis:
@@ -108,7 +115,7 @@ def make_basis(x: np.ndarray, lengths: Any, size: int | None = None, margin: flo
     axes = [np.arange(int(reach / w) + 2) for w in wave]
     degrees = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     frequency = np.linalg.norm(wave * degrees, axis=1)
-    number = min(int((frequency <= _RADIUS).sum()), _MOST) if size is None else size
+    number = min(_up_to(int((frequency <= _RADIUS).sum()), _COSINES), _MOST) if size is None else size
     return Basis(low, high, degrees[np.argsort(frequency, kind="stable")[:number]], lengths)
 
 
@@ -124,7 +131,13 @@ def reduced(basis: Basis, gram: np.ndarray, envelope: np.ndarray, dropped: float
     values, vectors = scipy.linalg.eigh(root[:, None] * gram * root[None, :])
     left_out = np.cumsum(np.maximum(values, 0))
     ranks = len(values) - np.minimum(np.searchsorted(left_out, dropped / share), len(values) - 1)
-    return basis._replace(envelope=envelope, vectors=vectors[:, : -1 - ranks.max() : -1], ranks=ranks)
+    size = min(_up_to(ranks.max(), _COMBINATIONS), len(values))
+    return basis._replace(envelope=envelope, vectors=vectors[:, : -1 - size : -1], ranks=ranks)
+
+
+def _up_to(number: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-number // multiple) * multiple
 
 
 def cosines(box: tuple[Any, Any], x: jax.Array, axis: int, most: int) -> jax.Array:
@@ -145,15 +158,16 @@ def multiples(first: jax.Array, most: int) -> jax.Array:
     return jax.lax.scan(step, (jnp.ones_like(first), first), length=most + 1)[1]
 
 
-def products_of_pairs(sums: Any, degrees: np.ndarray) -> Any:
+def products_of_pairs(sums: Any, degrees: Any) -> Any:
     """Gram matrix (M, M) of products of three `multiples`, of `degrees` (M, 3), from the `sums` (2a+1, 2b+1, 2c+1) over
     stars of such products of up to twice the degrees: a product of two multiples is half the sum of two."""
-    total, differences = degrees[:, None] + degrees[None], np.abs(degrees[:, None] - degrees[None])
+    either = (abs(degrees[:, None] - degrees[None]), degrees[:, None] + degrees[None])
+    _, width, depth = sums.shape
     gram = 0.0
     for signs in np.ndindex(2, 2, 2):
-        a, b, c = (np.where(sign, total[..., i], differences[..., i]) for i, sign in enumerate(signs))
-        # one flat index: XLA folds the three at compile time, which takes seconds
-        gram = gram + sums.reshape(-1)[np.ravel_multi_index((a, b, c), sums.shape)]
+        a, b, c = (either[sign][..., i] for i, sign in enumerate(signs))
+        # one flat index: where degrees are constants, XLA folds three at compile time, which takes seconds
+        gram = gram + sums.reshape(-1)[(a * width + b) * depth + c]
     return gram / 8
 
 
@@ -171,15 +185,15 @@ def spectrum(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
     The kernel's spectral density at the basis' frequencies (Rasmussen & Williams 2006, section 4.2) times the weight
     of a cosine series.
     """
-    width = basis.high - basis.low
-    q = jnp.sum((jnp.asarray(np.pi * basis.degrees / width) * jnp.asarray(lengths)[None, :]) ** 2, -1)
+    width = jnp.asarray(basis.high - basis.low)[None]
+    q = jnp.sum((np.pi * jnp.asarray(basis.degrees, float) / width * jnp.asarray(lengths)[None]) ** 2, -1)
     nu = {"matern32": 1.5, "matern52": 2.5}.get(_known(kernel))
     if nu is None:
         density = (2 * jnp.pi) ** 1.5 * jnp.exp(-0.5 * q)
     else:
         constant = {1.5: 32 * np.pi * 3**1.5, 2.5: 64 * np.pi * 5**2.5}[nu]
         density = constant / (2 * nu + q) ** (nu + 1.5)
-    weight = np.prod(np.where(basis.degrees == 0, 1.0, 2.0) / width, -1)
+    weight = jnp.prod(jnp.where(basis.degrees == 0, 1.0, 2.0) / width, -1)
     # the floor keeps products of what a long length scale leaves of the spectrum out of slow denormal arithmetic
     return jnp.prod(jnp.asarray(lengths)) * density * weight + _LEAST_VARIANCE
 
@@ -189,6 +203,5 @@ def prior_covariance(basis: Basis, kernel: str, lengths: Any) -> jax.Array:
     variance = spectrum(basis, kernel, lengths)
     if basis.vectors is None:
         return jnp.diag(variance)
-    return (basis.vectors * (variance / basis.envelope)[:, None]).T @ basis.vectors + _LEAST_SHARE * np.eye(
-        basis.vectors.shape[1]
-    )
+    scaled = jnp.asarray(basis.vectors) * (variance / basis.envelope)[:, None]
+    return scaled.T @ basis.vectors + _LEAST_SHARE * np.eye(basis.size)

@@ -26,7 +26,9 @@ __all__ = ["Data", "likelihood_data"]
 _LEAST_STARS = 30
 _COPY = 1e-6  # least eigenvalue of the abundances' correlations
 _SHORT = 0.05  # quantile of the length scales that a basis must resolve
-_DROPPED = 0.1  # variance left out, field's over noise's, summed over the stars: ln L changes by less than half of it
+# Variance left out, field's over noise's, summed over the stars: ln L changes by less than half of it, and nearly the
+# same for every theta; `StarPotential.basis_shift` tells how far a mean would move.
+_DROPPED = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,11 @@ class Data:
 
     def __len__(self) -> int:
         return self.Y.shape[0]
+
+    @property
+    def unlike(self) -> Classes | None:
+        """The classes; None where all stars weigh alike, and have all elements."""
+        return None if self.classes.common else self.classes
 
     @property
     def block(self) -> int:

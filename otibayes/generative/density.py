@@ -59,7 +59,7 @@ def hilbert_log_likelihood(field: GaussianField, found: Statistic, basis: Basis,
 
     `classes` tells what the stars of each class lack, and their errors beyond Sigma; None where all weigh alike.
     """
-    if classes is None or classes.common:
+    if classes is None:
         return _alike(field, found, basis)
     return _by_class(field, found, basis, classes)
 
@@ -188,17 +188,19 @@ def coefficients(
 
 def sums_of_classes(found: Statistic, classes: Classes) -> tuple[jax.Array, jax.Array]:
     """Phi^T Phi (C, M, M) and Phi^T Y (C, M, E) of each class of stars, from their statistic."""
-    if classes.common:
-        found = jax.tree.map(lambda leaf: leaf[None], found)
+    return _sums(jax.tree.map(lambda leaf: leaf[None], found) if classes.common else found)
+
+
+def _sums(found: Statistic) -> tuple[jax.Array, jax.Array]:
     gram = jax.vmap(lambda F: F @ F.T - jnp.eye(len(F)))(found.factor)
     return gram, jax.vmap(jnp.matmul)(found.factor, found.projection)
 
 
 def _by_class(field: GaussianField, found: Statistic, basis: Basis, classes: Classes) -> Any:
-    c = coefficients(field, basis, *sums_of_classes(found, classes), classes)
+    c = coefficients(field, basis, *_sums(found), classes)
     explained = _explained(c.precision, c.b)
     log_noise = jnp.sum(jnp.log(jnp.diagonal(c.noise, axis1=1, axis2=2)), 1)
-    observed = jnp.asarray(classes.observed.sum(1), float)
+    observed = jnp.asarray(classes.observed, float).sum(1)
     normalisation = jnp.sum(found.count * (0.5 * observed * jnp.log(2 * jnp.pi) + log_noise))
     return _possible(explained, 0.5 * jnp.sum(c.weight * found.square)) - normalisation
 

@@ -1,6 +1,6 @@
 """The density of all stars on one basis and one response surface, both renewed where they are not good enough."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from .data import Data
 from .settings import SampleSettings
 from .statistic import Statistic
 from .surface import (
+    NEGLIGIBLE,
     SHIFT_MOST,
     StarPotential,
     SurfaceReport,
@@ -78,17 +79,23 @@ class Run(NamedTuple):
 
 @dataclass
 class Expansion:
-    """The density of all stars on one basis, `plain`, and the surface in use over its `region`."""
+    """The density of all stars on one basis, `plain`, and the surface in use, of a `degree`, over its `region`."""
 
     run: Run
     plain: StarPotential
     region: Any = None
     surface: Any = None
+    degree: int = 0
 
     @property
     def data(self) -> Data:
         """The stars, on the basis in use."""
         return self.plain.data
+
+    @property
+    def density(self) -> tuple[Callable[[Any, Any], Any], Any]:
+        """The potential on the surface in use, and its context."""
+        return self.plain.on_surface, self.plain.context(self.surface)
 
     def place(self, guide: np.ndarray) -> None:
         """A new region, of six sigmas of draws (S, P) or as far as they go."""
@@ -99,15 +106,15 @@ class Expansion:
     def improve(self, draws: np.ndarray, exact: np.ndarray, degrees: Sequence[int] = _DEGREES) -> None:
         """Surfaces of higher and higher degree over the region, until one agrees with potentials `exact` (S,) at draws
         (S, P)."""
-        done = 0 if self.surface is None else self.surface.degree
+        done = 0 if self.surface is None else self.degree
         for degree in [d for d in degrees if d > done]:
             if self.surface is not None:
                 error = self.plain.potentials_on(self.surface, draws) - exact
                 if np.isfinite(error).all() and error.std() < _ERROR_MOST:
                     return
             self.plain.known.cover(self.region, degree, seed=self.run.seed)
-            # terms that change ln L by little beside the error that is allowed: ln L is a sum over the stars
-            self.surface = self.plain.known.surface(self.region, degree).lean(_ERROR_MOST / len(self.data))
+            self.surface = self.plain.known.surface(self.region, degree).lean(NEGLIGIBLE / len(self.data))
+            self.degree = degree
 
     def begin(self, guide: np.ndarray) -> None:
         """A surface for a pilot, about a Gaussian's draws (S, P)."""
@@ -159,7 +166,7 @@ class Expansion:
         points = response.draw(region, _HELD_OUT, seed + 1, even_radius=True)
         there = np.stack([plain.with_theta(draws.mean(0), theta) for theta in points])
         return SurfaceReport(
-            degree=self.surface.degree,
+            degree=self.degree,
             size=size,
             farthest=float(distance.max()) * size,
             attempts=attempts,

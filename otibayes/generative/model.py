@@ -7,8 +7,7 @@ import inspect
 import json
 import os
 import traceback
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from .data import Data
 
 __all__ = [
+    "PRIOR_DRAWS",
     "GaussianField",
     "Model",
     "Requirements",
@@ -42,13 +42,14 @@ __all__ = [
     "mass_model_of",
     "named_model",
     "prior",
+    "prior_of",
     "requirements_of",
     "requires",
     "sample_parameters",
 ]
 
 
-_PRIOR_DRAWS = 8  # at which a model's density is evaluated
+PRIOR_DRAWS = 500  # of a model's prior at once
 # Dimensions and coordinates of the groups of a result
 _RESERVED = {"chain", "draw", "star", "element", "element_2", "input"}
 
@@ -200,30 +201,57 @@ def check_model(model: Model, data: "Data") -> None:
     finite prior density at some of its own draws. Names of sites and elements must stay apart from one another, and
     from those of a result, in a file.
     """
-    finite, culprits = False, Counter[str]()
-    for seed in range(_PRIOR_DRAWS):
+    found: dict[str, Any] = {}
+
+    def once(key: Any) -> None:
         with handlers.trace() as sites:
-            returned = handlers.seed(model, seed)(data)
-        sampled = {name: site for name, site in sites.items() if site["type"] == "sample"}
-        density = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()}
-        culprits.update(name for name, value in density.items() if not jnp.isfinite(value))
-        finite |= bool(jnp.isfinite(sum(density.values())))
-    free = {name for name, site in sampled.items() if not site["is_observed"]}
+            found["returned"] = handlers.seed(model, key)(data)
+        found["sites"] = sites
+
+    jax.eval_shape(once, jax.random.PRNGKey(0))
+    sites = found["sites"]
+    free = [name for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]]
     missing = [p.name for p in data.model.parameters if p.name not in free]
     if missing:
         raise InputError(
             f"the model does not sample {', '.join(missing)}; begin it with"
             " theta = otibayes.generative.sample_parameters(data.model)"
         )
-    if not finite:
-        worst = culprits.most_common(1)[0][0]
+    _check_field(found["returned"], len(data.elements))
+    density = next(prior_of(model, data, 0))[2]
+    if not np.isfinite(sum(density.values())).any():
+        worst = max(density, key=lambda name: int(np.sum(~np.isfinite(density[name]))))
         raise InputError(
-            f"the model's density is not finite at any of {_PRIOR_DRAWS} draws of its prior; correct its site {worst!r}"
+            f"the model's density is not finite at any of {PRIOR_DRAWS} draws of its prior; correct its site {worst!r}"
         )
-    _check_field(returned, len(data.elements))
     saved = [*free, *(name for name, site in sites.items() if site["type"] == "deterministic")]
     _check_names("site", [name for name in saved if name not in data.model.Parameters._fields])
     _check_names("element", data.elements)
+
+
+@functools.lru_cache(maxsize=1)
+def _prior_program(model: Model, data: "Data") -> Callable[[Any], Any]:
+
+    def one(key: Any) -> tuple[dict[str, Any], GaussianField, dict[str, Any]]:
+        with handlers.trace() as sites:
+            _, field = handlers.seed(model, key)(data)
+        sampled = {name: site for name, site in sites.items() if site["type"] == "sample"}
+        density = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()}
+        shown = [name for name, site in sampled.items() if not site["is_observed"]]
+        shown += [name for name, site in sites.items() if site["type"] == "deterministic"]
+        return {name: sites[name]["value"] for name in shown}, field, density
+
+    return jax.jit(jax.vmap(one))
+
+
+def prior_of(model: Model, data: "Data", seed: int) -> Iterator[tuple[dict[str, Any], GaussianField, dict[str, Any]]]:
+    """Draws of every site from a model's prior, in parts of `PRIOR_DRAWS`, without end: the values, the fields, and ln
+    of the density of every site, factors (limits of parameters) among them."""
+    key = jax.random.PRNGKey(seed)
+    while True:
+        key, now = jax.random.split(key)
+        drawn = _prior_program(model, data)(jax.random.split(now, PRIOR_DRAWS))
+        yield jax.tree.map(np.asarray, drawn)
 
 
 def _check_field(returned: Any, elements: int) -> None:

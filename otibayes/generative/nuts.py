@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import NUTS
+from numpyro.infer.util import ParamInfo
 from threadpoolctl import threadpool_limits
 
 from ..base.parallel import cores
 from ..base.progress import progress
 from ..base.store import Store
+from .unconstrained import slope_of
 
 __all__ = ["LEAST_DRAWS", "Chains", "sample_nuts"]
 
@@ -55,14 +57,18 @@ def _programs(potential: Callable[[Any, Any], Any], warmup: int, adapt: bool) ->
             target_accept_prob=_TARGET_ACCEPT,
         )
 
-    @jax.jit
     def begin(context: Any, key: Any, start: Any) -> Any:
+        return at(context, key, ParamInfo(start, *slope_of(potential)(start, context[0])))
+
+    @jax.jit
+    def at(context: Any, key: Any, start: ParamInfo) -> Any:
         return kernel(context).init(key, warmup, start, (), {})
 
     @jax.jit
     def advance(context: Any, state: Any) -> tuple[Any, Any]:
         stepper = kernel(context)
-        stepper.init(state.rng_key, warmup, state.z, (), {})  # its result is not used, but its side effects are
+        here = ParamInfo(state.z, state.potential_energy, state.z_grad)
+        stepper.init(state.rng_key, warmup, here, (), {})  # its result is not used, but its side effects are
 
         def step(state: Any, _: Any) -> tuple[Any, Any]:
             state = stepper.sample(state, (), {})

@@ -152,7 +152,7 @@ def _pilot(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussian) ->
         expansion.begin(guide)
     chains = _chains(run, guide, peak.covariance, _PILOT)
     with run.stage("pilot"):
-        flat, _ = sample_nuts(expansion.plain.on_surface, expansion.surface, chains, "NUTS, pilot", run.store)
+        flat, _ = sample_nuts(*expansion.density, chains, "NUTS, pilot", run.store)
     if flat.shape[1] < _PILOT:
         raise KeyboardInterrupt
     return flat.reshape(-1, flat.shape[-1])
@@ -188,7 +188,7 @@ def _on_surface(run: Run, expansion: Expansion, guide: np.ndarray, peak: Gaussia
             kept = sampled is not None and sampled.agrees and expansion.holds(guide, sampled.statistics["lp"].ravel())
         if sampled is None or not kept:
             chains = _chains(run, guide, _shrunk(guide, peak.covariance), number)
-            sampled = _nuts(run, expansion.plain.on_surface, expansion.surface, chains, attempt)
+            sampled = _nuts(run, *expansion.density, chains, attempt)
             if not sampled.complete:
                 return sampled
         guide, lp = sampled.flat.reshape(-1, guide.shape[1]), sampled.statistics["lp"].ravel()
@@ -240,7 +240,7 @@ def _log_likelihood(data: Data, hilbert: bool) -> Callable[[Any, GaussianField],
         theta = jnp.stack([jnp.asarray(value, float) for value in theta])
         if hilbert:
             found = condensed(data.basis, all_moments(data, theta), len(data.elements))
-            return given(field, found, data.basis, data)
+            return given(field, found, data.basis, data.unlike)
         value = dense_log_likelihood(field, all_inputs(data, theta), data.Y, data.linear, own)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 

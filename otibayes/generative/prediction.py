@@ -5,20 +5,20 @@ prior covariance Sigma, those of the process are matrix-normal. Stars add Phi^T 
 precision, class by class of stars that lack the same elements and have the same errors.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro import handlers
 
 from ..base.parallel import threaded
 from ..dynamics.trend import TREND_SIZE
 from .basis import Basis
 from .data import Data
 from .density import coefficients, sums_of_classes
-from .model import GaussianField, Model
+from .model import PRIOR_DRAWS, GaussianField, Model, prior_of
 from .pointwise import log_prior, pointwise
 from .statistic import Statistic, design
 from .sums import inputs_at
@@ -36,7 +36,7 @@ __all__ = [
     "prior_field",
 ]
 
-PRIOR_DRAWS = 1000
+_PRIOR_SHOWN = 1000  # draws
 SHOWN_DRAWS, SHOWN_STARS = 100, 300  # of the posterior and of the stars: what ArviZ shows, and predictions stay small
 _COMPARED = 400  # draws: with 100 the tail of the weights of leave-one-out has five, which give no Pareto k
 
@@ -54,19 +54,11 @@ class FieldDraws(NamedTuple):
 def prior_draws(model: Model, data: Data, number: int, seed: int) -> tuple[dict[str, np.ndarray], GaussianField]:
     """Draws (number, ...) of every site from the model's prior, and the fields; its factors (limits of parameters) by
     rejection."""
-
-    def one(key: Any) -> tuple[dict[str, Any], GaussianField, Any]:
-        with handlers.trace() as trace:
-            _, field = handlers.seed(model, key)(data)
-        sampled = [site for site in trace.values() if site["type"] == "sample"]
-        factors = [jnp.sum(site["fn"].log_prob(site["value"])) for site in sampled if site["is_observed"]]
-        shown = [site for site in sampled if not site["is_observed"]]
-        shown += [site for site in trace.values() if site["type"] == "deterministic"]
-        return {site["name"]: site["value"] for site in shown}, field, sum(factors, jnp.zeros(()))
-
-    key, chance = jax.random.split(jax.random.PRNGKey(seed))
-    values, field, weight = jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(key, 4 * number)))
-    likely = np.exp(weight - weight.max()) > np.asarray(jax.random.uniform(chance, weight.shape))
+    parts = list(itertools.islice(prior_of(model, data, seed), -(-4 * number // PRIOR_DRAWS)))
+    values, field, density = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    weight = sum((density[name] for name in density if name not in values), np.zeros(len(parts) * PRIOR_DRAWS))
+    chance = np.random.default_rng([seed, 0x7072696F72]).random(len(weight))
+    likely = np.exp(weight - weight.max()) > chance
     return jax.tree.map(lambda leaf: leaf[likely][:number], (values, field))
 
 
@@ -162,7 +154,7 @@ def predictions(
     stars = np.sort(np.random.default_rng(0x73746172).permutation(usable)[:SHOWN_STARS])
     theta, fields = at(chosen)
     field = field_draws(data, statistic, theta, fields, seed)
-    prior, fields = prior_draws(unconstrained.model, data, PRIOR_DRAWS, seed)
+    prior, fields = prior_draws(unconstrained.model, unconstrained.data, _PRIOR_SHOWN, seed)
     prior_theta = np.stack([prior[name][: len(theta)] for name in names], 1)
     before = prior_field(data, prior_theta, jax.tree.map(lambda leaf: leaf[: len(theta)], fields), seed)
     return Predictions(

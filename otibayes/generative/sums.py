@@ -1,7 +1,6 @@
 """Passes over the stars at one theta, block by block, with derivatives: inputs, their relabelling, and sums of them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,19 +53,10 @@ _inputs.defvjp(_inputs_forward, _inputs_backward)
 _jitted_inputs = jax.jit(_inputs, static_argnums=3)
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Where:
-    """What sums are of, besides stars: the box of the cosines, their degrees, and the mass model."""
-
-    box: tuple[tuple[float, ...], tuple[float, ...]]
-    degrees: tuple[int, ...]
-    model: MassModel
-
-
-def _where(data: "Data", degrees: Any = None) -> _Where:
-    low, high = (tuple(map(float, edge)) for edge in (data.basis.low, data.basis.high))
-    return _Where((low, high), tuple(map(int, data.basis.degrees.max(0) if degrees is None else degrees)), data.model)
+def _box_and_degrees(data: "Data", degrees: Any = None) -> tuple[tuple[Any, Any], tuple[int, ...]]:
+    """What the sums are of, besides stars: the box of the cosines, and their degrees, by default the basis'."""
+    degrees = data.basis.degrees.max(0) if degrees is None else degrees
+    return (np.asarray(data.basis.low, float), np.asarray(data.basis.high, float)), tuple(map(int, degrees))
 
 
 class _Stars(NamedTuple):
@@ -104,14 +94,14 @@ def _equations(x: Any, block: _Stars, terms: Any) -> Any:
     return None if terms is None else relabelling_sums(x, block.reference, block.weight, terms)
 
 
-@jax.jit
-def _second(change: Any, x: Any, where: _Where, block: _Stars, terms: Any) -> Moments:
+@partial(jax.jit, static_argnames="degrees")
+def _second(change: Any, x: Any, box: tuple[Any, Any], degrees: tuple[int, ...], block: _Stars, terms: Any) -> Moments:
     """A block's sums. Backwards, its tables of cosines are made again, which is cheaper than to keep those of all
     blocks."""
 
     @jax.checkpoint
     def of(change: Any, x: Any) -> Moments:
-        return moments(where.box, where.degrees, relabelled(x, change, terms), block.Z, block.weight)
+        return moments(box, degrees, relabelled(x, change, terms), block.Z, block.weight)
 
     return of(change, x)
 
@@ -136,12 +126,13 @@ def _of_classes(data: "Data", change: Any, parts: Iterable[tuple[int, Moments]])
 def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
     """One pass: sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to
     `degrees`, by default the basis'. On one core, in an order that is always the same; not to be traced."""
-    where, theta, blocks, terms = _where(data, degrees), jnp.asarray(theta, float), _blocks(data), data.terms
+    box, degrees = _box_and_degrees(data, degrees)
+    theta, blocks, terms = jnp.asarray(theta, float), _blocks(data), data.terms
     inputs = [_jitted_inputs(theta, block.stars, block.delta, data.model) for _, block in blocks]
     change = _change([_equations(x, block, terms) for x, (_, block) in zip(inputs, blocks, strict=True)], terms)
 
     def part(x: Any, block: _Stars) -> Moments:
-        return jax.tree.map(np.asarray, _second(change, x, where, block, terms))
+        return jax.tree.map(np.asarray, _second(change, x, box, degrees, block, terms))
 
     parts = [(label, part(x, block)) for (label, block), x in zip(blocks, inputs, strict=True)]
     return _of_classes(data, None if change is None else np.asarray(change), parts)
@@ -149,7 +140,7 @@ def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
 
 def all_moments(data: "Data", theta: Any) -> Moments:
     """`moments_at` as a function to be traced and differentiated, of theta (d,)."""
-    where, blocks, terms = _where(data), _blocks(data), data.terms
+    (box, degrees), blocks, terms = _box_and_degrees(data), _blocks(data), data.terms
     labels = np.array([label for label, _ in blocks])
     columns = jax.tree.map(lambda *leaves: np.stack(leaves), *(block for _, block in blocks))
 
@@ -159,11 +150,11 @@ def all_moments(data: "Data", theta: Any) -> Moments:
 
     x, equations = jax.lax.map(first, columns)
     change = None if terms is None else fit_relabelling([part.sum(0) for part in equations], terms)
-    shapes = jax.eval_shape(_second, change, x[0], where, blocks[0][1], terms)
+    shapes = jax.eval_shape(partial(_second, degrees=degrees), change, x[0], box, block=blocks[0][1], terms=terms)
 
     def step(total: Moments, one: tuple) -> tuple[Moments, None]:
         label, x, block = one
-        part = _second(change, x, where, block, terms)
+        part = _second(change, x, box, degrees, block, terms)
         return jax.tree.map(lambda sums, new: sums.at[label].add(new), total, part), None
 
     zero = jax.tree.map(lambda shape: jnp.zeros((len(data.members), *shape.shape)), shapes)

@@ -1,6 +1,8 @@
 """The likelihood by passes over the stars, and its statistic as a response surface over theta, with its errors."""
 
 import copy
+import functools
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,9 +24,11 @@ from .density import hilbert_log_likelihood
 from .model import GaussianField
 from .statistic import Moments, Statistic, condensed
 from .sums import moments_at
-from .unconstrained import Gaussian, Unconstrained, laplace, to_unbounded
+from .unconstrained import Gaussian, Unconstrained, laplace, slope_of, to_unbounded
+from .weights import Classes
 
 __all__ = [
+    "NEGLIGIBLE",
     "SHIFT_MOST",
     "StarPotential",
     "SurfaceReport",
@@ -42,14 +46,49 @@ _INSIDE = 0.9999  # of the region's size
 _LEAST_WIDTH = 1e-6  # of a region's sigmas, in units of the parameters' ranges
 _KHAT_MOST = 0.7  # beyond, importance weights cannot tell (Vehtari et al. 2024)
 SHIFT_MOST = 0.1  # of a posterior mean, in sigma
+NEGLIGIBLE = 0.05  # in ln L, which is a sum over the stars: what a surface may leave out
 _SHAPE = 1000  # draws that tell the shape of a Gaussian in theta
 _REACH = 3.0  # sigmas of a surface that shows the maximum
 
 
-def given(field: GaussianField, found: Statistic, basis: Basis, data: Data) -> Any:
+def given(field: GaussianField, found: Statistic, basis: Basis, classes: Classes | None) -> Any:
     """ln L of a field by "hilbert"; -inf where a star's inputs leave the box, or a matrix is not positive definite."""
-    value = hilbert_log_likelihood(field, found, basis, data.classes)
+    value = hilbert_log_likelihood(field, found, basis, classes)
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+
+_condensed = jax.jit(condensed, static_argnames="elements")
+
+
+class _Programs(NamedTuple):
+    """Minus the log posterior at one flat vector (P,), compiled once for all bases and surfaces of like sizes.
+
+    `potential(flat, setting, found)`, with the statistic; `on_surface(flat, (setting, surface))`, with that of a lean
+    surface, to be traced. The setting is the basis and the classes of stars.
+    """
+
+    potential: Callable[..., Any]
+    on_surface: Callable[..., Any]
+
+
+def _ranks(basis: Basis, data: Data) -> tuple[int, ...]:
+    """The basis' ranks where they tell what a program does: where stars do not weigh alike."""
+    return () if data.unlike is None or basis.ranks is None else tuple(map(int, basis.ranks))
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(unconstrained: Unconstrained, ranks: tuple[int, ...]) -> _Programs:
+
+    def potential(flat: Any, setting: Any, found: Statistic, beyond: Any = 0.0) -> Any:
+        basis, classes = setting
+        basis = basis._replace(ranks=np.array(ranks)) if ranks else basis
+        return unconstrained.potential(lambda _, field: given(field, found, basis, classes) + beyond)(flat)
+
+    def on_surface(flat: Any, context: tuple[Any, response.Surface]) -> Any:
+        setting, surface = context
+        return potential(flat, setting, *from_surface(surface, unconstrained.theta(flat)))
+
+    return _Programs(jax.jit(potential), on_surface)
 
 
 def passes(store: Store, data: Data, thetas: Any, finer: bool = False) -> list[Moments]:
@@ -71,15 +110,9 @@ class StarPotential:
 
     def __init__(self, unconstrained: Unconstrained, data: Data, store: Store = Store()) -> None:  # noqa: B008
         self.unconstrained, self.data, self.store = unconstrained, data, store
-        elements = len(data.elements)
-
-        def potential(basis: Basis, flat: Any, found: Statistic) -> Any:
-            return unconstrained.potential(lambda _, field: given(field, found, basis, data))(flat)
-
         both = (data.basis, data.finer)
-        self._statistics = [jax.jit(partial(condensed, basis, elements=elements)) for basis in both]
-        self._potentials = [jax.jit(partial(potential, basis)) for basis in both]
-        self._slope = jax.jit(jax.value_and_grad(self.on_surface))
+        self._settings = [(basis.traceable, data.unlike) for basis in both]
+        self._programs = [_programs(unconstrained, _ranks(basis, data)) for basis in both]
         self.known = response.Evaluations(self._packed)
 
     def relabelled(self, theta: np.ndarray) -> "StarPotential":
@@ -94,16 +127,19 @@ class StarPotential:
 
     def statistic(self, theta: np.ndarray) -> Statistic:
         """Of the stars, at theta (d,), on the basis."""
-        return jax.tree.map(np.asarray, self._statistics[0](moments_at(self.data, theta)))
+        return jax.tree.map(np.asarray, self._condensed(moments_at(self.data, theta)))
+
+    def _condensed(self, sums: Moments, finer: bool = False) -> Statistic:
+        return _condensed(self._settings[finer][0], sums, elements=len(self.data.elements))
 
     def potentials(self, draws: np.ndarray, finer: bool = False) -> np.ndarray:
         """At flat vectors (S, P), on the basis: (1, S); with `finer`, on the finer one too: (2, S)."""
         sums = passes(self.store, self.data, list(self.theta(draws)), finer)
-        pairs = list(zip(self._potentials, self._statistics, strict=True))[: 1 + finer]
 
         def each(one: tuple[np.ndarray, Moments]) -> list[float]:
             flat, found = one
-            return [float(potential(flat, condense(found))) for potential, condense in pairs]
+            both = list(enumerate(zip(self._programs, self._settings, strict=True)))[: 1 + finer]
+            return [float(on.potential(flat, setting, self._condensed(found, bool(i)))) for i, (on, setting) in both]
 
         return np.array(threaded("check", "draw")(each, zip(draws, sums, strict=True))).T
 
@@ -133,8 +169,8 @@ class StarPotential:
         """The Gaussian about the maximum, as a surface has it over a few sigmas of a Gaussian near it."""
         region = self.region(start.draws(np.random.default_rng([seed, 0x6D6178]), _SHAPE), _REACH)
         self.known.cover(region, degree, seed=seed)
-        surface = self.known.surface(region, degree).lean()
-        found = laplace(lambda flat: self._slope(flat, surface), start)
+        context = self.context(self.known.surface(region, degree).lean(NEGLIGIBLE / len(self.data)))
+        found = laplace(lambda flat: slope_of(self.on_surface)(flat, context), start)
         inside = response.distance(region, self.theta(found.mean)) < _INSIDE
         return found if inside else found._replace(covariance=start.covariance)  # the surface has a kink at its edge
 
@@ -145,7 +181,7 @@ class StarPotential:
         return flat
 
     def _packed(self, thetas: list[np.ndarray]) -> list[Statistic]:
-        found = [self._statistics[0](sums) for sums in passes(self.store, self.data, thetas)]
+        found = [self._condensed(sums) for sums in passes(self.store, self.data, thetas)]
         return packed(found, thetas)
 
     # The matrices are small: BLAS threads would spend many times the work in waiting for one another.
@@ -156,18 +192,18 @@ class StarPotential:
         def each(one: tuple[np.ndarray, np.ndarray]) -> float:
             flat, theta = one
             found, beyond = from_surface(surface, theta)
-            return float(self._potentials[0](flat, found) - beyond)
+            return float(self._programs[0].potential(flat, self._settings[0], found, beyond))
 
         return np.array(threaded("surface", "draw")(each, zip(draws, self.theta(draws), strict=True)))
 
-    def on_surface(self, flat: Any, surface: response.Surface) -> Any:
-        """At one flat vector, with the statistic of a lean surface, to be traced."""
+    @property
+    def on_surface(self) -> Callable[[Any, Any], Any]:
+        """At one flat vector, with the statistic of a lean surface in a `context`, to be traced."""
+        return self._programs[0].on_surface
 
-        def log_likelihood(theta: Any, field: GaussianField) -> Any:
-            found, beyond = from_surface(surface, theta)
-            return given(field, found, self.data.basis, self.data) + beyond
-
-        return self.unconstrained.potential(log_likelihood)(flat)
+    def context(self, surface: response.Surface) -> tuple[Any, response.Surface]:
+        """What `on_surface` needs besides a flat vector."""
+        return self._settings[0], surface
 
 
 def packed(found: list[Statistic], thetas: list[np.ndarray]) -> list[Statistic]:

@@ -1,8 +1,8 @@
 """A model's parameters without bounds, as one flat vector; its density there, and the Gaussian about its maximum."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from ..dynamics import MassModel
 from .data import Data
 from .model import GaussianField, Model, check_model
 
-__all__ = ["Gaussian", "Unconstrained", "from_unbounded", "laplace", "to_unbounded"]
+__all__ = ["Gaussian", "Unconstrained", "from_unbounded", "laplace", "slope_of", "to_unbounded"]
 
 _STEP = 1e-3  # of central differences of the gradient, in unbounded coordinates
 _GRADIENT = 1e-2  # at the maximum, in units of the Gaussian that starts the search
@@ -66,7 +66,7 @@ class Gaussian(NamedTuple):
         return rng.multivariate_normal(self.mean, self.covariance, number)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unconstrained:
     """The unbounded parameters of a `model` of the stars in `data`: a flat vector (P,), sites in order of their names.
 
@@ -106,7 +106,7 @@ class Unconstrained:
         """Parameters (..., d) in flat vectors (..., P)."""
         return np.asarray(self._thetas(flat))
 
-    @cached_property
+    @functools.cached_property
     def _thetas(self) -> Callable[[np.ndarray], jax.Array]:
         return jax.jit(jnp.vectorize(self.theta, signature="(p)->(d)"))
 
@@ -114,7 +114,7 @@ class Unconstrained:
         """The fields (S) at flat vectors (S, P)."""
         return jax.tree.map(np.asarray, self._fields(draws))
 
-    @cached_property
+    @functools.cached_property
     def _fields(self) -> Callable[[np.ndarray], GaussianField]:
         return jax.jit(jax.vmap(lambda flat: self.field(self.constrain(flat))))
 
@@ -136,10 +136,13 @@ class Unconstrained:
         def value(site: Any) -> Any:
             return jnp.asarray(fiducial[site["name"]]) if site["name"] in fiducial else init_to_feasible(site)
 
-        with handlers.trace() as sites, handlers.substitute(substitute_fn=value):
-            seeded(data)
-        values = {n: s["value"] for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
-        flat, unravel = ravel_pytree(unconstrain_fn(seeded, (data,), {}, values))
+        def start() -> dict[str, Any]:
+            with handlers.trace() as sites, handlers.substitute(substitute_fn=value):
+                seeded(data)
+            values = {n: s["value"] for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
+            return unconstrain_fn(seeded, (data,), {}, values)
+
+        flat, unravel = ravel_pytree(jax.jit(start)())  # one program; each operation would be one by itself
         places = {name: np.asarray(place) for name, place in unravel(jnp.arange(flat.size, dtype=float)).items()}
         return cls(model, data, np.asarray(flat), unravel, np.array([int(places[name]) for name in fiducial]))
 
@@ -147,6 +150,12 @@ class Unconstrained:
 def no_likelihood(theta: Any, field: GaussianField) -> float:
     """ln L = 0, which leaves the prior alone."""
     return 0.0
+
+
+@functools.lru_cache(maxsize=4)
+def slope_of(potential: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+    """Value and gradient by its first argument of a potential: one program for all that need it."""
+    return jax.jit(jax.value_and_grad(potential))
 
 
 # ---- the maximum
