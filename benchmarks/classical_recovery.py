@@ -42,7 +42,7 @@ def recover(seed: int, stars: int, bootstraps: int, folder: Path) -> dict:
 
 
 def summary(results: list[dict]) -> list[str]:
-    lines = ["element  error           catalogues  none   mean pull          sd of pulls"]
+    lines = ["element  error           catalogues  none   mean deviation     sd of deviations"]
     truth = np.array([r["truth"]["m_disk"] for r in results])
     for element in ELEMENTS:
         for error in ("error", "bootstrap_sd"):

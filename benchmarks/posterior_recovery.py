@@ -4,7 +4,7 @@
 
 Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits and not from
 our action code. Told are the squared Mahalanobis distances of the truth from the posterior, which should be chi^2 of
-4 degrees each, deviations of every parameter in sigma (pulls), and how (m_disk, h_z) are tied; with --classical also by
+4 degrees each, deviations of every parameter in sigma, and how (m_disk, h_z) are tied; with --classical also by
 the classical fit of the same stars (GLS joint of all elements). A seed that was done is not done again.
 """
 
@@ -42,7 +42,7 @@ def classical(stars, seed):
 
 
 def row(seed, found):
-    """The distance, pulls, sds and the correlation of m_disk and h_z, in one line."""
+    """The distance, deviations, sds and the correlation of m_disk and h_z, in one line."""
     covariance = np.array(found["covariance"])
     pulls, distance = off_truth(found["mean"], covariance, truth_of(seed, STUDY))
     sd = np.sqrt(np.diag(covariance))
@@ -63,7 +63,7 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     ways = {"posterior": posterior} | ({"classical": classical} if options.classical else {})
-    print("way        seed  dist^2   pulls m_disk, h_z, z_sun, vz_sun   sds [-, kpc, pc, km/s]   corr(m_disk, h_z)")
+    print("way        seed  dist^2   m_disk, h_z, z_sun, vz_sun [sigma]   sds [-, kpc, pc, km/s]   corr(m_disk, h_z)")
     for name, way in ways.items():
         distances = []
         for seed in range(options.seeds):

@@ -88,8 +88,9 @@ def test_links_between_pages_lead_somewhere():
             assert path.exists(), f"{page}: {target}"
 
 
-def test_the_calibration_on_its_page_is_that_of_its_rows():
-    command = ["benchmarks/calibrate.py", "table", "--rows", "benchmarks/calibration.csv"]
+@pytest.mark.parametrize(("script", "file"), [("calibrate.py", "calibration.csv"), ("stress.py", "stress.csv")])
+def test_a_table_of_a_benchmark_on_its_page_is_that_of_its_rows(script, file):
+    command = [f"benchmarks/{script}", "table", "--rows", f"benchmarks/{file}"]
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.rstrip() in TEXT["docs/checks.md"]
 

@@ -159,11 +159,8 @@ def test_the_pull_is_told_of_every_parameter_and_derived_quantity(posterior):
 def test_timings_tell_the_stages(posterior):
     timings = posterior["timings"].dataset
     stages = timings.stage.values.tolist()
-    assert stages[:3] == ["preparation", "basis", "maximum, 120 stars"] and stages[-3:] == [
-        "NUTS",
-        "pull",
-        "predictions",
-    ]
+    assert stages[:4] == ["preparation", "model", "basis", "maximum, 120 stars"]
+    assert stages[-4:] == ["NUTS", "pull", "draws", "predictions"]
     assert (timings.seconds > 0).all()
 
 

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ..base import response_surface as response
 from ..base.constants import V_CIRC
 from .frame import PhaseSpace
 from .potential import MassModel
@@ -200,16 +199,20 @@ def _shell(R_g: Any, speed: Any, theta: Any, model: MassModel) -> Any:
 @partial(jax.jit, static_argnames="model")
 def shell_polynomials(theta: Any, model: MassModel) -> jax.Array:
     """Coefficients (terms, 2) of ln Delta^2 of shells, for J_R and for the rest, in the coordinates of `_shell_of`."""
+    from ..base.response_surface import chebyshev  # imports SciPy, which reading stars does not need
+
     nodes = np.cos(np.pi * (np.arange(_SHELLS) + 0.5) / _SHELLS)  # Chebyshev's
     low, high = np.log(_RADII)
     R_g, speed = np.exp(low + (high - low) * (nodes + 1) / 2), np.log1p((_FASTEST / _SLOW) ** 2) * (nodes + 1) / 2
     grid = np.stack(np.meshgrid(R_g, _SLOW * np.sqrt(np.expm1(speed)), indexing="ij"), -1).reshape(-1, 2)
     places, values = jax.vmap(lambda R_g, speed: _shell(R_g, speed, theta, model))(*jnp.asarray(grid).T)
     good = jnp.isfinite(values).all(1)
-    basis = jax.vmap(lambda place: response.chebyshev(place, _DEGREE))(places)
+    basis = jax.vmap(lambda place: chebyshev(place, _DEGREE))(places)
     return jnp.linalg.lstsq(jnp.where(good[:, None], basis, 0.0), jnp.where(good[:, None], values, 0.0))[0]
 
 
 def shell_deltas(w: PhaseSpace, polynomials: Any, theta: Any, model: MassModel) -> Any:
     """Delta [kpc] (2,) of one star's shell, by `shell_polynomials`: for J_R, and for all else."""
-    return jnp.exp(0.5 * response.chebyshev(_shell_of(w, theta, model), _DEGREE) @ polynomials)
+    from ..base.response_surface import chebyshev
+
+    return jnp.exp(0.5 * chebyshev(_shell_of(w, theta, model), _DEGREE) @ polynomials)

@@ -78,7 +78,10 @@ def sample_posterior(
     takes. Interrupted (Ctrl-C) once there are draws to keep, it returns those, incomplete and without a report; before,
     it raises `KeyboardInterrupt`. Raises `InputError` where a surface or a basis is not good enough after three runs.
     """
-    run = Run(Unconstrained.of(model, data), settings, seed, store, passes, stage or Stages())
+    stage = stage or Stages()
+    with stage("model"):
+        unconstrained = Unconstrained.of(model, data)
+    run = Run(unconstrained, settings, seed, store, passes, stage)
     rng = np.random.default_rng([seed, 0x6472617773])
     if not settings.surface and settings.likelihood == "dense":
         _check_dense(data)
@@ -94,11 +97,19 @@ def sample_posterior(
     data, slope = expansion.data, None
     if sampled.complete:
         with run.stage("pull"):
-            slope = own_slope(run.unconstrained, data, statistic, sampled.flat)
-    constrain, prior = run.unconstrained.constrain, run.unconstrained.potential(no_likelihood)
-    sampled.statistics["log_likelihood"] = sampled.statistics["lp"] + np.asarray(jax.jit(_each(prior))(sampled.flat))
-    sites, mode = jax.tree.map(np.asarray, (jax.jit(_each(constrain))(sampled.flat), jax.jit(constrain)(peak.mean)))
-    return Posterior(sites, mode, *sampled[1:], slope, data, run.unconstrained, statistic)
+            slope = own_slope(unconstrained, data, statistic, sampled.flat)
+    constrain, prior = unconstrained.constrain, unconstrained.potential(no_likelihood)
+    with stage("draws"):
+        sampled.statistics["log_likelihood"] = sampled.statistics["lp"] + np.asarray(
+            jax.jit(_each(prior))(sampled.flat)
+        )
+        # with the mode, as one more draw: one program serves
+        flat = np.concatenate([sampled.flat.reshape(-1, peak.mean.size), peak.mean[None]])
+        sites = jax.tree.map(np.asarray, jax.jit(jax.vmap(constrain))(flat))
+    shape = sampled.flat.shape[:2]
+    draws = {name: values[:-1].reshape(*shape, *values.shape[1:]) for name, values in sites.items()}
+    mode = {name: values[-1] for name, values in sites.items()}
+    return Posterior(draws, mode, *sampled[1:], slope, data, unconstrained, statistic)
 
 
 def _each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -174,7 +185,8 @@ class _Sampled(NamedTuple):
     def agrees(self) -> bool:
         """Whether there is no reason to sample longer."""
         about, (chains, draws, _) = self.convergence, self.flat.shape
-        enough = not about["max_r_hat"] > _R_HAT_MOST and about["min_ess_bulk"] >= _ESS_LEAST
+        sizes = about["min_ess_bulk"], about["min_ess_tail"]
+        enough = not about["max_r_hat"] > _R_HAT_MOST and min(sizes) >= _ESS_LEAST
         return enough or chains * draws < _LONG
 
 
@@ -297,5 +309,6 @@ def convergence(draws: np.ndarray, statistics: dict[str, np.ndarray]) -> dict[st
         "min_ess_tail": worst(partial(array_stats.ess, method="tail", prob=(0.05, 0.95)), np.min),
     }
     divergences = int(statistics["diverging"].sum())
-    good = values["max_r_hat"] <= _R_HAT_MOST and values["min_ess_bulk"] >= _ESS_LEAST and not divergences
+    sizes = values["min_ess_bulk"], values["min_ess_tail"]
+    good = values["max_r_hat"] <= _R_HAT_MOST and min(sizes) >= _ESS_LEAST and not divergences
     return values | {"divergences": divergences, "converged": int(good)}
