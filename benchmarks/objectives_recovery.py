@@ -4,10 +4,11 @@ Run from the checkout: python benchmarks/objectives_recovery.py [--seeds 20] [--
 two a seed. Each catalogue has a truth of its own, drawn from its seed; its stars and labels come from gala's orbits and
 not from our action code. All four parameters are fitted, as `otibayes classical` does.
 
-Printed of equation 8, for each element: deviations of each parameter from the truth, in sigma of the bootstraps, and the
-squared Mahalanobis distance of the truth, which has a mean of 4 where the answer is unbiased and its errors are right. Of chi^2: deviations by the profile's interval on the side of the truth, how often that interval
-holds the truth (68%), how much chi^2 at the truth is above its minimum (chi^2 of 4; of the catalogues whose surface
-reaches the truth), and its value at the minimum (p uniform from 0 to 1). Finished seeds are kept.
+Printed of equation 8, for each element: deviations of each parameter from the truth, in sigma of the bootstraps, and
+the squared Mahalanobis distance of the truth, which has a mean of 4 where the answer is unbiased and its errors are
+right. Of chi^2: deviations by the profile's interval on the side of the truth, how often that interval holds the truth
+(68%), how much chi^2 at the truth is above its minimum (chi^2 of 4; of the catalogues whose surface reaches the truth),
+and its value at the minimum (p uniform from 0 to 1). Finished seeds are kept.
 """
 
 import argparse

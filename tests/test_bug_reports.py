@@ -463,7 +463,7 @@ def test_21_what_distances_come_from_is_said(tmp_path):
     [
         (
             BUGS / "models" / "nanfactor.py",
-            "density is not finite at any of 500 draws of its prior; correct its site 'bad'",
+            "density is not finite at any of 8 draws of its prior; correct its site 'bad'",
         ),
         (BUGS / "models" / "empty.py", "the model does not sample m_disk, h_z, z_sun, vz_sun"),
         (BUGS / "models" / "typo.py", "typo.py, line 3: AttributeError: 'Data' object has no attribute"),

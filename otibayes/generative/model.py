@@ -50,6 +50,7 @@ __all__ = [
 
 
 PRIOR_DRAWS = 500  # of a model's prior at once
+_TRIED = 8  # draws at which a model's density is looked at
 # Dimensions and coordinates of the groups of a result
 _RESERVED = {"chain", "draw", "star", "element", "element_2", "input"}
 
@@ -217,13 +218,13 @@ def check_model(model: Model, data: "Data") -> None:
             f"the model does not sample {', '.join(missing)}; begin it with"
             " theta = otibayes.generative.sample_parameters(data.model)"
         )
-    _check_field(found["returned"], len(data.elements))
-    density = next(prior_of(model, data, 0))[2]
+    density = {name: values[:_TRIED] for name, values in next(prior_of(model, data, 0))[2].items()}
     if not np.isfinite(sum(density.values())).any():
         worst = max(density, key=lambda name: int(np.sum(~np.isfinite(density[name]))))
         raise InputError(
-            f"the model's density is not finite at any of {PRIOR_DRAWS} draws of its prior; correct its site {worst!r}"
+            f"the model's density is not finite at any of {_TRIED} draws of its prior; correct its site {worst!r}"
         )
+    _check_field(found["returned"], len(data.elements))
     saved = [*free, *(name for name, site in sites.items() if site["type"] == "deterministic")]
     _check_names("site", [name for name in saved if name not in data.model.Parameters._fields])
     _check_names("element", data.elements)
@@ -231,10 +232,12 @@ def check_model(model: Model, data: "Data") -> None:
 
 @functools.lru_cache(maxsize=1)
 def _prior_program(model: Model, data: "Data") -> Callable[[Any], Any]:
+    """Of keys (S, 2): what `prior_of` yields."""
 
-    def one(key: Any) -> tuple[dict[str, Any], GaussianField, dict[str, Any]]:
+    def one(key: Any) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         with handlers.trace() as sites:
-            _, field = handlers.seed(model, key)(data)
+            returned = handlers.seed(model, key)(data)
+        field = returned[1] if _has_field(returned) else None
         sampled = {name: site for name, site in sites.items() if site["type"] == "sample"}
         density = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sampled.items()}
         shown = [name for name, site in sampled.items() if not site["is_observed"]]
@@ -254,8 +257,12 @@ def prior_of(model: Model, data: "Data", seed: int) -> Iterator[tuple[dict[str, 
         yield jax.tree.map(np.asarray, drawn)
 
 
+def _has_field(returned: Any) -> bool:
+    return isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], GaussianField)
+
+
 def _check_field(returned: Any, elements: int) -> None:
-    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], GaussianField)):
+    if not _has_field(returned):
         raise InputError(
             f"the model returned {type(returned).__name__}; it must return theta and a GaussianField, for example"
             " `return joint_abundances(data)`"
