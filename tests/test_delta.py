@@ -114,7 +114,8 @@ def test_given_as_number_array_or_word():
         np.testing.assert_array_equal(action_angle(w, theta, delta=same).J_z, one.J_z)
     for word in DELTAS:
         by_word, by_array = (action_angle(w, theta, delta=d) for d in (word, focal_length(w, theta, word)))
-        np.testing.assert_allclose(by_word.J_z, by_array.J_z, rtol=1e-12)
+        # that of shells has a Delta of its own for J_R, and so a program of its own
+        np.testing.assert_allclose(by_word.J_z, by_array.J_z, rtol=1e-12 if word == "shell" else 0)
     np.testing.assert_array_equal(action_angle(w, theta), action_angle(w, theta, delta="shell"))
 
 

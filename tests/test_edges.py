@@ -149,6 +149,9 @@ def test_no_angular_momentum_at_all():
     exact = jax.vmap(lambda w: jnp.stack(many(w, DELTA, THETA, nodes=(3000, 100))))(PhaseSpace(*map(jnp.asarray, w)))
     np.testing.assert_allclose(found.J_R, exact[:, 0], rtol=1e-3)
     np.testing.assert_allclose(found.J_z, exact[:, 2], rtol=1e-7)
+    planar = stars([(8.0, 0.0, v, 0.0, 0.0) for v in (100.0, 0.0)])
+    for delta in DELTAS:
+        assert np.all(action_angle(planar, THETA, delta=delta).status == Status.OK)
 
 
 def everything(w, theta, delta):

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from ..base.constants import V_CIRC
 from .frame import PhaseSpace
 from .potential import MassModel
+from .staeckel import momentum_in_plane
 
 __all__ = ["local_delta", "orbit_delta", "shell_deltas", "shell_polynomials"]
 
@@ -30,6 +31,7 @@ _FASTEST, _SLOW = 0.6, 0.05  # vertical speeds of shells; they are even in the l
 _SHELLS, _DEGREE = 16, 10  # shells along each coordinate; degree of the polynomial
 _QUARTER = 64  # steps of a quarter of a vertical oscillation
 _PASSES = 10  # by the secant rule, to a shell
+_LEAST_L = 1e-3  # kpc km/s: a radial orbit has no guiding radius
 _ROUND = 0.45  # Delta / guiding radius by which a star's vertical speed is told
 
 
@@ -100,7 +102,7 @@ def orbit_delta(w: PhaseSpace, theta: Any, model: MassModel) -> ArrayLike:
 
 
 def _guiding_radius(L: Any, theta: Any, model: MassModel) -> Any:
-    """Radius [kpc] of the circular orbit of angular momentum |L| [kpc km/s], by Newton's method in ln R."""
+    """Radius [kpc] of the circular orbit of angular momentum L > 0 [kpc km/s], by Newton's method in ln R."""
 
     def excess(log_R: Any) -> Any:
         R = jnp.exp(log_R)
@@ -110,7 +112,6 @@ def _guiding_radius(L: Any, theta: Any, model: MassModel) -> Any:
         value, slope = jax.jvp(excess, (log_R,), (jnp.ones_like(log_R),))
         return log_R - jnp.clip(value / slope, -1.0, 1.0)
 
-    L = jnp.maximum(jnp.abs(L), 1e-3)
     return jnp.exp(jax.lax.fori_loop(0, 4, newton, jnp.log(L / V_CIRC)))
 
 
@@ -120,19 +121,11 @@ def _shell_of(w: PhaseSpace, theta: Any, model: MassModel) -> Any:
     The vertical speed is that with which the star crosses the plane at its guiding radius, in units of the circular
     speed: it follows from the third integral of a Staeckel potential (Binney 2012, eq. 8).
     """
-    L = jnp.abs(w.R * w.vT)
+    L = jnp.maximum(jnp.abs(w.R * w.vT), _LEAST_L)
     R_g = _guiding_radius(L, theta, model)
-    D2 = (_ROUND * R_g) ** 2
-    total = D2 + w.R**2 + w.z**2
-    cosh2 = 0.5 * (total + jnp.sqrt(total**2 - 4 * D2 * w.z**2)) / D2
-    sinh2, cos2 = cosh2 - 1, w.z**2 / (D2 * cosh2)
-    sin2 = 1 - cos2
-    p_v = jnp.sign(w.z) * w.vR * jnp.sqrt(sinh2 * cos2) - w.vz * jnp.sqrt(cosh2 * sin2)
-    here = model.potential(w.R, w.z, theta)
-    in_plane = model.potential(jnp.sqrt(D2 * sinh2), jnp.zeros_like(w.z), theta)
-    E = here + 0.5 * (w.vR**2 + w.vT**2 + w.vz**2)
-    I_3 = 0.5 * p_v**2 + 0.5 * L**2 / D2 * cos2 / sin2 + (E - in_plane) * cos2 + (sinh2 + sin2) * (here - in_plane)
-    speed2 = 2 * I_3 / (1 + R_g**2 / D2) / (L / R_g) ** 2
+    D = _ROUND * R_g
+    v_z2 = momentum_in_plane(w, D, theta, model.potential) / (1 + (R_g / D) ** 2)
+    speed2 = v_z2 / (L / R_g) ** 2
     return _shell_coordinates(R_g, jnp.maximum(speed2, 0.0))
 
 

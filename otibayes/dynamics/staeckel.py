@@ -29,7 +29,7 @@ import numpy as np
 from .frame import PhaseSpace
 from .logarithm import log1p
 
-__all__ = ["FAR", "NODES_U", "NODES_V", "actions", "actions_angles"]
+__all__ = ["FAR", "NODES_U", "NODES_V", "actions", "actions_angles", "momentum_in_plane"]
 
 NODES_U = 10
 NODES_V = 18
@@ -158,6 +158,12 @@ def _at_y(star: _Star, potential: Potential, y: Any) -> Any:
     R, z = star.D * star.sinh_u * jnp.sqrt(sin2), star.D * star.cosh_u * jnp.sqrt(y)
     kinetic = star.two_E - 2 * potential(R, z, star.theta)
     return kinetic * (star.sinh_u**2 + sin2) - star.barrier / sin2
+
+
+def momentum_in_plane(w: PhaseSpace, D: Any, theta: Any, potential: Potential) -> Any:
+    """p_v^2 [(km/s)^2], in units of D^2, with which one star crosses the plane."""
+    star = _star(w, D, theta, potential)
+    return star.p_t**2 + _at_y(star, potential, jnp.zeros_like(star.y)) - _at_y(star, potential, star.y)
 
 
 def _orbit(star: _Star, potential: Potential) -> _Orbit:

@@ -76,7 +76,7 @@ def _ranks(basis: Basis, data: Data) -> tuple[int, ...]:
     return () if data.unlike is None or basis.ranks is None else tuple(map(int, basis.ranks))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)  # a basis and a finer one; more would keep catalogues in memory
 def _programs(unconstrained: Unconstrained, ranks: tuple[int, ...]) -> _Programs:
 
     def potential(flat: Any, setting: Any, found: Statistic, beyond: Any = 0.0) -> Any:

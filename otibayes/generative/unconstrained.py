@@ -152,7 +152,7 @@ def no_likelihood(theta: Any, field: GaussianField) -> float:
     return 0.0
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1)  # more would keep catalogues in memory
 def slope_of(potential: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     """Value and gradient by its first argument of a potential: one program for all that need it."""
     return jax.jit(jax.value_and_grad(potential))
