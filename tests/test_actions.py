@@ -12,8 +12,8 @@ from gala.integrate import DOPRI853Integrator
 
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import Parameters
+from otibayes.base.settings import METHODS
 from otibayes.dynamics import (
-    METHODS,
     ActionAngle,
     PhaseSpace,
     SampleActions,

@@ -538,9 +538,9 @@ def test_settings_are_checked(given, message):
 
 
 def test_settings_are_recorded_as_given():
-    recorded = ClassicalSettings(bins=5, delta=np.array([3.0, 4.0])).recorded()
+    recorded = ClassicalSettings(bins=5, delta=np.array([3.0, 4.0])).record()
     assert recorded["bins"] == 5 and recorded["delta"].startswith("array ")
-    assert recorded == ClassicalSettings(bins=5, delta=np.array([3.0, 4.0])).recorded()
+    assert recorded == ClassicalSettings(bins=5, delta=np.array([3.0, 4.0])).record()
 
 
 def test_too_few_stars_are_refused():

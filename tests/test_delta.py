@@ -9,8 +9,8 @@ from gala.integrate import DOPRI853Integrator
 
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import Parameters
+from otibayes.base.settings import DELTAS
 from otibayes.dynamics import PhaseSpace, action_angle, focal_length
-from otibayes.dynamics.actions import DELTAS
 from otibayes.dynamics.reference import gala_potential
 
 

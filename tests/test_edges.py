@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from staeckel_decimal import milky_way, reference
 
 from otibayes.base.parameters import Parameters
+from otibayes.base.settings import DELTAS
 from otibayes.dynamics import MILKY_WAY, PhaseSpace, Status, action_angle, staeckel, star_actions
-from otibayes.dynamics.actions import DELTAS
 
 THETA, DELTA = Parameters(), 4.0
 

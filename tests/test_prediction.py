@@ -15,7 +15,7 @@ from otibayes.base.errors import InputError
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative import Data, likelihood_data
 from otibayes.generative.basis import make_basis, prior_covariance
-from otibayes.generative.model import GaussianField
+from otibayes.generative.model import GaussianField, Requirements
 from otibayes.generative.prediction import field_draws, posterior_coefficients, predict, prior_draws
 from otibayes.generative.result_groups import field_group
 from otibayes.generative.statistic import condensed, design
@@ -84,10 +84,10 @@ def stars():
     return oti.embedded_stars()[:400]
 
 
-def field_of(stars, draws=12):
+def field_of(stars, draws=12, requirements=Requirements()):
     """The group of a result, at the true mass model and plausible hyperparameters."""
     elements = list(stars.abundances)
-    data = likelihood_data(prepare_stars(stars, elements, "local", every=False))
+    data = likelihood_data(prepare_stars(stars, elements, "local", every=False), requirements=requirements)
     truth = np.array([dict(stars.provenance.truth)[name] for name in MILKY_WAY.Parameters._fields])
     many = lambda x: np.broadcast_to(np.asarray(x), (draws, *np.shape(x)))  # noqa: E731
     scatter = np.array([np.hypot(LABELS[e].scatter, LABELS[e].error) for e in elements]) / data.scale
@@ -148,6 +148,16 @@ def test_the_null_test_holds_zero_at_the_truth_and_finds_a_wave(stars, result):
     angle = loud.theta_z.values
     slope = (loud.residual.sel(element="FE_H") * np.sin(2 * angle)).mean() * 2
     assert float(slope) == pytest.approx(float(b2.mean()), abs=0.02)
+
+
+def test_the_null_test_weighs_stars_as_the_likelihood_does(stars):
+    """A second population on one side of the first: its mean is no wave, and where it weighs little c0 is none."""
+    second = np.arange(len(stars)) % 7 == 0
+    mixed = {e: values + 0.8 * second for e, values in stars.abundances.items()}
+    data, field = field_of(replace(stars, abundances=mixed), requirements=Requirements(tails=4.0))
+    found = null_test(as_result(replace(stars, abundances=mixed), data, field))
+    assert np.abs(found.amplitude.sel(coefficient="c0").mean("draw")).max() < 0.01  # dex; a plain mean is 0.1
+    assert np.abs(found.pull.sel(coefficient=["a1", "b1", "a2", "b2"])).max() < 3.5
 
 
 def test_vertical_plane_is_even(result):

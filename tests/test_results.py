@@ -297,15 +297,15 @@ def test_identity_of_a_classical_result_follows_from_mass_model_and_every_settin
     others += [{"naive_mean": True}, {"detrended": True}, {"angle": "theta_R"}, {"moment": "scatter"}, {"delta": 3.6}]
     others += [{"neighbours": 32}, {"method": "galpy"}, {"bootstraps": 64}]
     assert len(others) == len(fields(ClassicalSettings))
-    names = [identity(stars, None, 0, ClassicalSettings(**other).recorded()) for other in others]
-    names += [identity(stars, None, 0, settings.recorded()), identity(stars, None, 0, settings.recorded(), FREE)]
+    names = [identity(stars, None, 0, ClassicalSettings(**other).record()) for other in others]
+    names += [identity(stars, None, 0, settings.record()), identity(stars, None, 0, settings.record(), FREE)]
     assert len(set(names)) == len(others) + 2
 
 
 def test_settings_or_keywords(stars):
-    with pytest.raises(InputError, match="give settings or the keyword bins, not both"):
+    with pytest.raises(InputError, match="settings= or keywords, not both; keywords were bins"):
         oti.fit_classical(stars, settings=ClassicalSettings(), bins=2)
-    with pytest.raises(InputError, match="unknown setting 'polish'"):
+    with pytest.raises(InputError, match="no setting 'polish'; choose from bootstraps"):
         oti.fit_classical(stars, polish=True)
 
 

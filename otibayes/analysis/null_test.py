@@ -36,7 +36,8 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
     drawn *together with the field*, so that what the field may take of them is accounted for. If the model holds, all
     are zero within their spread. a1, b1 and a2 are those that v_z,sun, z_sun and the mass model can change, and which
     the posterior makes vanish as far as it can; no parameter changes b2, so that b2 (then a2 of single elements) is
-    where a broken assumption shows. c0 is the mean residual.
+    where a broken assumption shows. c0 is the mean residual. Stars weigh as they do in the likelihood: with Student
+    weights the plain mean of asymmetric residuals is not zero.
 
     Returns `amplitude` (chain, draw, coefficient, element) [dex]; `pull` (coefficient, element), the z-score: mean
     over standard deviation; and for a figure `residual`, `residual_sd` (bin, element), means of the stars in bins of
@@ -91,13 +92,12 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
         c0 = np.zeros(Y.shape[1])
         bins = np.minimum(np.digitize(np.asarray(aa.theta_z), edges) - 1, _BINS - 1)
         for part, columns in blocks():
-            known = patterns[which[part]]
-            residual = np.where(known, Y[part] - columns @ without, 0.0)
-            c0 += np.where(known, Y[part] - columns @ B, 0.0).sum(0)
-            np.add.at(left, bins[part], residual)
-            np.add.at(number, bins[part], known)
-        c0 /= patterns[which].sum(0)
-        return np.concatenate([c0[None], terms]), left / np.maximum(number, 1), number
+            w = weight[part, None] * patterns[which[part]]
+            c0 += (w * (Y[part] - columns @ B)).sum(0)
+            np.add.at(left, bins[part], w * (Y[part] - columns @ without))
+            np.add.at(number, bins[part], w)
+        c0 /= (weight[:, None] * patterns[which]).sum(0)
+        return np.concatenate([c0[None], terms]), left / np.maximum(number, 1e-9), number
 
     found = threaded("null test", "draw")(at, range(len(theta)))
     coefficient = np.stack([values for values, _, _ in found]) * f.scale.values

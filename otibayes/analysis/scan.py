@@ -66,7 +66,7 @@ def scan(
     theta: Any,
     values: Any,
     parameter: str = "m_disk",
-    store: Store = Store(),  # noqa: B008
+    store: Store = Store(),
 ) -> Scan:
     """Coefficients of a statistic at each of `values` of one `parameter`, the others as in `theta`, a `Parameters`.
 

@@ -23,8 +23,6 @@ from .statistic import BINNED
 __all__ = [
     "USED",
     "Chi2Element",
-    "Chi2Minimum",
-    "Weight",
     "fit_element",
     "minimise_chi2",
     "p_value",
@@ -38,7 +36,7 @@ USED = ("a1", "b1", "a2", "a4")  # of each bin; b2 and b4 test the model's assum
 _PLACES = [coefficient_names(BINNED).index(name) for name in USED]
 
 
-class Weight(NamedTuple):
+class _Weight(NamedTuple):
     """`root` (n, n): root^T root is the inverse of the n statistics' `covariance` (n, n), scaled so that chi^2 at the
     truth is on average d above its minimum. `goodness` times the minimum is n - d on average."""
 
@@ -47,7 +45,7 @@ class Weight(NamedTuple):
     goodness: float
 
 
-class Chi2Minimum(NamedTuple):
+class _Chi2Minimum(NamedTuple):
     """`theta` (d,), `value` of chi^2, `converged`; `covariance` (d, d) of theta from the curvature there."""
 
     theta: np.ndarray
@@ -60,9 +58,9 @@ class Chi2Element(NamedTuple):
     """chi^2 of one element: `minima` on all stars and on each resample, the `statistics` (n,) of all stars at the first
     and their `weight`; the `surface` of all stars; the profile `interval` (d, 2) of the first minimum."""
 
-    minima: list[Chi2Minimum]
+    minima: list[_Chi2Minimum]
     statistics: np.ndarray
-    weight: Weight
+    weight: _Weight
     surface: Surface
     interval: np.ndarray
 
@@ -79,14 +77,14 @@ def statistics(binned: np.ndarray) -> np.ndarray:
     return chosen.reshape(*chosen.shape[:-2], -1)
 
 
-def weight(replicates: np.ndarray, parameters: int) -> Weight:
+def weight(replicates: np.ndarray, parameters: int) -> _Weight:
     """From statistics (B, n) of more than n + 4 resamples, for a fit of so many parameters."""
     (B, n), d = replicates.shape, parameters
     covariance = np.atleast_2d(np.cov(replicates.T))
     unbiased = (B - n - 2) / (B - 1)  # Hartlap et al. (2007)
     scattered = 1 + (n - d) * (B - n - 2) / ((B - n - 1) * (B - n - 4))  # Dodelson & Schneider (2013), equation 28
     rise, value = unbiased / scattered, (B - (n - d) - 2) / (B - 1)
-    return Weight(np.linalg.cholesky(np.linalg.inv(covariance) * rise).T, covariance, value / rise)
+    return _Weight(np.linalg.cholesky(np.linalg.inv(covariance) * rise).T, covariance, value / rise)
 
 
 def p_value(value: Any, resamples: int, dof: int) -> Any:
@@ -97,10 +95,10 @@ def p_value(value: Any, resamples: int, dof: int) -> Any:
 def minimise_chi2(
     function: Callable[[np.ndarray], np.ndarray],
     target: Any,
-    weight: Weight,
+    weight: _Weight,
     start: np.ndarray,
     table: Sequence[Parameter],
-) -> Chi2Minimum:
+) -> _Chi2Minimum:
     """Minimise chi^2 of statistics `function(theta)` (n,) less `target` (n,), within the bounds of the table.
 
     `function` must be finite everywhere within them.
@@ -117,7 +115,7 @@ def minimise_chi2(
         xtol=1e-6,
     )
     covariance = np.linalg.pinv(found.jac.T @ found.jac, hermitian=True) * np.outer(unit, unit)
-    return Chi2Minimum(found.x * unit, 2 * float(found.cost), bool(found.success), covariance)
+    return _Chi2Minimum(found.x * unit, 2 * float(found.cost), bool(found.success), covariance)
 
 
 def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]) -> Chi2Element:

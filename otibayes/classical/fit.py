@@ -7,14 +7,13 @@ response surfaces (`surfaces`), or with `surface=False` on the plain coefficient
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from ..base.errors import InputError
 from ..base.response_surface import Region, draw
 from ..base.store import Store
 from ..dynamics import MILKY_WAY, MassModel
@@ -29,12 +28,12 @@ from .settings import ClassicalSettings
 from .statistic import Statistic, make_statistic
 from .surfaces import SurfaceFit, SurfaceReport, jacobian, optimise_on_surfaces, passes_of, pilot_ball
 
-__all__ = ["ClassicalFit", "Valley", "fit", "fit_classical"]
+__all__ = ["ClassicalFit", "fit", "fit_classical"]
 
 _STEP = 0.3  # radius of the ball in which the Jacobian of the plain coefficients is measured, in `scales`
 
 
-class Valley(NamedTuple):
+class _Valley(NamedTuple):
     """The valley of equation 8: three squares of four parameters leave one direction along which it stays at zero.
 
     At each element's optimum on all stars, in units of `scales`: `jacobian` (E, 3, d) of (a1, b1, a2); `eigenvalues`
@@ -71,14 +70,14 @@ class ClassicalFit(NamedTuple):
     evaluations: np.ndarray
     coefficients: np.ndarray
     coefficients_sd: np.ndarray
-    valley: Valley
+    valley: _Valley
     chi2: list[Chi2Element]
     report: SurfaceReport | None
 
 
 def fit(
     statistic: Statistic,
-    store: Store = Store(),  # noqa: B008
+    store: Store = Store(),
     starts: int = 4,
     checks: int = 16,
     seed: int = 0,
@@ -111,7 +110,7 @@ def fit(
         evaluations=np.array([[m.evaluations for m in rows] for rows in of_resamples]),
         coefficients=at_optimum[:, 0],
         coefficients_sd=at_optimum[:, 1:].std(1, ddof=1),
-        valley=Valley(jacobians, eigenvalues, condition, flat, found.starts, found.ends, found.ends.std(1)),
+        valley=_Valley(jacobians, eigenvalues, condition, flat, found.starts, found.ends, found.ends.std(1)),
         chi2=found.chi2,
         report=found.report,
     )
@@ -194,12 +193,8 @@ def fit_classical(
     its valley only; `sample_stats`, `optimum` on all stars, `valley`, `weights`, `chi2`, `joint` (absent with too few
     bootstraps), `surface`, `constant_data`. Raises `InputError` for input that cannot be used.
     """
-    if settings is not None and keywords:
-        raise InputError(f"give settings or the keyword {next(iter(keywords))}, not both")
-    if unknown := sorted(keywords.keys() - {field.name for field in fields(ClassicalSettings)}):
-        raise InputError(f"unknown setting {unknown[0]!r}; choose from the fields of ClassicalSettings")
-    settings = ClassicalSettings(**keywords) if settings is None else settings
-    recorded = settings.recorded()
+    settings = ClassicalSettings.given(settings, keywords)
+    recorded = settings.record()
     identity = digest(json.dumps(origins(stars, elements, seed, recorded, model), sort_keys=True))
     prepared = prepare_stars(stars, elements, settings.delta, model, settings.method)
     statistic = make_statistic(

@@ -105,7 +105,7 @@ def deviation_blocks(
     actions: Any,
     labels: Any,
     counts: Any = None,
-    settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
+    settings: ClassicalSettings = ClassicalSettings(),
 ) -> Iterator[Any]:
     """What `use` returns for each block of stars: called with indices (S,) and deviations (S, E, B).
 
@@ -170,7 +170,7 @@ def deviation(
     actions: Any,
     labels: Any,
     counts: Any = None,
-    settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
+    settings: ClassicalSettings = ClassicalSettings(),
 ) -> np.ndarray:
     """Deviation of each star's labels from their local mean in action space (PW21, equation 2): (B, N, E).
 

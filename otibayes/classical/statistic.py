@@ -169,7 +169,7 @@ def make_statistic(
     errors: Any = None,
     *,
     actions: Actions,
-    settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
+    settings: ClassicalSettings = ClassicalSettings(),
     seed: int = 0,
     model: MassModel = MILKY_WAY,
 ) -> Statistic:

@@ -31,14 +31,14 @@ from . import chi2
 from .objective import Minimum, scales
 from .statistic import Coefficients, Statistic
 
-__all__ = ["ACCEPTED", "SurfaceFit", "SurfaceReport", "jacobian", "optimise_on_surfaces", "passes_of", "pilot_ball"]
+__all__ = ["SurfaceFit", "SurfaceReport", "jacobian", "optimise_on_surfaces", "passes_of", "pilot_ball"]
 
 PILOT = 3.0  # radius of the pilot's ball in `scales`: 0.42 in m_disk, 0.285 kpc, 60 pc, 4.5 km/s
 WIDE = 6.0  # radius of the ball about the middle of the prior, whose half-width is 5
 DEGREE = 3  # of these two, and in a region of which degree 2 leaves out more than LEFT_OUT [bootstrap sd, rms]
 LEFT_OUT = 0.1
 OVERSAMPLING = 1.4  # passes over polynomials
-ACCEPTED = 0.25  # rms error of a surface at optima of equation 8 [bootstrap sd]
+_ACCEPTED = 0.25  # rms error of a surface at optima of equation 8 [bootstrap sd]
 CHI2_ACCEPTED = 0.5  # the same of the statistics of chi^2, twelve where equation 8 has three
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
 ROUNDS = 3  # of growing a region of an element's own
@@ -250,7 +250,7 @@ def optimise_on_surfaces(statistic: Statistic, store: Store, starts: int, checks
     pairs = random_pairs(range(E))
     error, chi2_error = _errors(passes, equations, chi2s, pairs)
     for target in targets:
-        errors, accepted = (chi2_error, CHI2_ACCEPTED) if isinstance(target, Chi2) else (error, ACCEPTED)
+        errors, accepted = (chi2_error, CHI2_ACCEPTED) if isinstance(target, Chi2) else (error, _ACCEPTED)
         target.refined = _rms(errors[pairs[:, 0] == target.element]) > accepted
     refined = [target for target in targets if target.refined]
     _refine(passes, refined, seed)

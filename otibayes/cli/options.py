@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..base.errors import InputError
+from ..base.settings import DELTA, METHOD
 
 if TYPE_CHECKING:
     from ..stars import Stars
@@ -79,21 +80,8 @@ elements_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same result."
 )
-delta_option = click.option(
-    "--delta",
-    default="shell",
-    show_default=True,
-    metavar="shell|orbit|local|KPC",
-    help="Focal length of the Staeckel fudge: of the star's shell orbit, the median along its own orbit, at its place,"
-    " or one number [kpc].",
-)
-method_option = click.option(
-    "--method",
-    default="staeckel",
-    show_default=True,
-    metavar="staeckel|galpy|o2gf",
-    help="Action finder. o2gf takes seconds a star.",
-)
+delta_option = click.option("--delta", show_default=True, **DELTA)
+method_option = click.option("--method", show_default=True, **METHOD)
 
 
 def setting_options(settings: type) -> Decorator:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..base.errors import InputError
+from ..base.settings import check_method, delta_setting
 from .options import (
     all_or_nothing,
     check_output,
@@ -222,9 +223,6 @@ def actions(
     Example: otibayes actions stars.fits --m-disk 1.1 --output actions.ecsv
     """
     parameters = theta_from({name: value for name, value in theta.items() if value is not None})
-    from ..dynamics import check_method
-    from ..stars.preparation import delta_setting
-
     check_method(method)
     delta_setting(number_or_name(delta))  # names are right, before anything is read
     check_table_output(output, [stars])

@@ -1,14 +1,11 @@
 """Frame, mass model, actions and angles: pure JAX functions of one star, vmapped at the edge."""
 
 from .actions import (
-    METHODS,
     ActionAngle,
     SampleActions,
     Status,
     action_angle,
     actions_of,
-    check_delta,
-    check_method,
     focal_length,
     star_actions,
 )
@@ -16,7 +13,6 @@ from .frame import PhaseSpace, galactocentric, phase_space
 from .potential import MILKY_WAY, MassModel, derived_quantities, forces, halo_mass, prior_grid
 
 __all__ = [
-    "METHODS",
     "MILKY_WAY",
     "ActionAngle",
     "MassModel",
@@ -25,8 +21,6 @@ __all__ = [
     "Status",
     "action_angle",
     "actions_of",
-    "check_delta",
-    "check_method",
     "derived_quantities",
     "focal_length",
     "forces",

@@ -12,6 +12,7 @@ import numpy as np
 from ..base.arrays import column, one_length
 from ..base.errors import InputError
 from ..base.parallel import cores, in_blocks
+from ..base.settings import check_delta, check_method
 from . import staeckel
 from .delta import local_delta, orbit_delta, shell_deltas, shell_polynomials
 from .frame import PhaseSpace
@@ -19,20 +20,14 @@ from .potential import MILKY_WAY, MassModel
 from .reference import galpy_actions, o2gf_actions
 
 __all__ = [
-    "DELTAS",
-    "METHODS",
     "ActionAngle",
     "SampleActions",
     "Status",
     "action_angle",
     "actions_of",
-    "check_method",
     "focal_length",
     "star_actions",
 ]
-
-METHODS = ("staeckel", "galpy", "o2gf")
-DELTAS = ("shell", "orbit", "local")
 
 
 class Status(IntEnum):
@@ -120,26 +115,12 @@ def actions_of(w: PhaseSpace, theta: Any, delta: Any, model: MassModel = MILKY_W
     return _in_blocks(w, delta, theta, model, "actions", threads=1)
 
 
-def check_method(method: str) -> None:
-    """Raises `InputError` for an unknown action finder."""
-    if method not in METHODS:
-        raise InputError(f"unknown action method {method!r}; choose one of {', '.join(METHODS)}")
-
-
 def focal_length(w: PhaseSpace, theta: Any, kind: str = "shell", model: MassModel = MILKY_WAY) -> np.ndarray:
     """Delta [kpc] (N,) of the fudge: of the star's shell orbit ("shell"), the median over four radial periods ("orbit")
     or at the star ("local")."""
     check_delta(kind)
     found = _in_blocks(_columns(w)[0], 1.0, theta, model, kind)
     return found[:, 1] if kind == "shell" else found
-
-
-def check_delta(kind: str) -> None:
-    """Raises `InputError` for an unknown kind of focal length."""
-    if kind not in DELTAS:
-        raise InputError(
-            f"delta must be a number or array [kpc], or one of {', '.join(map(repr, DELTAS))}; got {kind!r}"
-        )
 
 
 def _columns(w: PhaseSpace, delta: Any = 1.0) -> tuple[PhaseSpace, np.ndarray]:

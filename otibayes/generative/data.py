@@ -146,7 +146,7 @@ class Data:
 def likelihood_data(
     prepared: PreparedStars,
     error_classes: int = 0,
-    requirements: Requirements = Requirements(),  # noqa: B008
+    requirements: Requirements = Requirements(),
 ) -> Data:
     """What the likelihood needs of `prepare_stars`' stars, which have all `extra` columns that the model requires.
 

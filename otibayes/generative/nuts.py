@@ -21,9 +21,9 @@ from ..base.progress import progress
 from ..base.store import Store
 from .unconstrained import slope_of
 
-__all__ = ["LEAST_DRAWS", "Chains", "sample_nuts"]
+__all__ = ["Chains", "sample_nuts"]
 
-LEAST_DRAWS = 4  # of a chain: with fewer nothing can be said of its convergence
+_LEAST_DRAWS = 4  # of a chain: with fewer nothing can be said of its convergence
 _STEPS = 10  # iterations of a chain between two looks at it
 _TARGET_ACCEPT = 0.8
 
@@ -95,12 +95,12 @@ def sample_nuts(
     context: Any,
     chains: Chains,
     name: str = "NUTS",
-    store: Store = Store(),  # noqa: B008
+    store: Store = Store(),
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draws (chain, draw, P) of exp(-potential(flat, context)), and statistics (chain, draw) by their ArviZ names.
 
     `context` is any pytree. Every few iterations, of adaptation too, go to the `store` under names that begin with
-    `name`, and are taken from there. Interrupted (Ctrl-C) with at least `LEAST_DRAWS` draws of each chain, it returns
+    `name`, and are taken from there. Interrupted (Ctrl-C) with at least four draws of each chain, it returns
     those; with fewer it raises `KeyboardInterrupt`.
     """
     number, total = len(chains.starts), chains.warmup + chains.draws
@@ -159,7 +159,7 @@ def sample_nuts(
                     submit(chain)
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
-            if min(map(len, made)) * _STEPS - chains.warmup < LEAST_DRAWS:
+            if min(map(len, made)) * _STEPS - chains.warmup < _LEAST_DRAWS:
                 raise
         finally:
             pool.shutdown(cancel_futures=True)

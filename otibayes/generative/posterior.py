@@ -66,10 +66,10 @@ class Posterior(NamedTuple):
 def sample_posterior(
     data: Data,
     model: Model,
-    settings: SampleSettings = SampleSettings(),  # noqa: B008
+    settings: SampleSettings = SampleSettings(),
     seed: int = 0,
-    store: Store = Store(),  # noqa: B008
-    passes: Store = Store(threads=cores()),  # noqa: B008
+    store: Store = Store(),
+    passes: Store = Store(threads=cores()),
     stage: Stages | None = None,
 ) -> Posterior:
     """Sample `model` given `data` with NUTS; see docs/generative.md, The surface and the sampler.

@@ -33,7 +33,6 @@ __all__ = [
     "predict",
     "predictions",
     "prior_draws",
-    "prior_field",
 ]
 
 _PRIOR_SHOWN = 1000  # draws
@@ -95,7 +94,7 @@ def field_draws(
     return FieldDraws(theta, field, *jax.tree.map(lambda *leaves: np.stack(leaves), *drawn))
 
 
-def prior_field(data: Data, theta: np.ndarray, field: GaussianField, seed: int) -> FieldDraws:
+def _prior_field(data: Data, theta: np.ndarray, field: GaussianField, seed: int) -> FieldDraws:
     """The field at S draws of theta (S, P) and of what is assumed of it, from its prior: there are no stars, and no
     relabelling."""
     size = TREND_SIZE + data.basis.size + (0 if data.linear is None else data.linear.shape[1])
@@ -156,7 +155,7 @@ def predictions(
     field = field_draws(data, statistic, theta, fields, seed)
     prior, fields = prior_draws(unconstrained.model, unconstrained.data, _PRIOR_SHOWN, seed)
     prior_theta = np.stack([prior[name][: len(theta)] for name in names], 1)
-    before = prior_field(data, prior_theta, jax.tree.map(lambda leaf: leaf[: len(theta)], fields), seed)
+    before = _prior_field(data, prior_theta, jax.tree.map(lambda leaf: leaf[: len(theta)], fields), seed)
     return Predictions(
         prior,
         chosen,

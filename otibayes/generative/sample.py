@@ -2,15 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from ..base.errors import InputError
 from ..base.parallel import cores
 from ..base.progress import Stages
 from ..base.store import Store
@@ -56,7 +54,7 @@ def sample(
     Groups: see docs/results.md. Raises `InputError` for input that cannot be used, and for a checkpoint of
     other inputs.
     """
-    chosen, stage = _settings(settings, options), Stages()
+    chosen, stage = SampleSettings.given(settings, options), Stages()
     inputs = sample_origins(stars, elements, seed, chosen, mass_model)
     name = digest(json.dumps(inputs, sort_keys=True))
     model = named_model(chosen.model)[1]
@@ -91,12 +89,3 @@ def sample_origins(
     """What a posterior follows from: `origins`."""
     required = requirements_of(named_model(settings.model)[1])
     return origins(stars, elements, seed, settings.record(), mass_model or required.mass_model, required.extra)
-
-
-def _settings(settings: SampleSettings | None, options: Mapping[str, Any]) -> SampleSettings:
-    if settings is not None and options:
-        raise InputError(f"give settings= or keywords, not both; keywords were {', '.join(options)}")
-    known = [f.name for f in fields(SampleSettings)]
-    if unknown := [name for name in options if name not in known]:
-        raise InputError(f"sample has no setting {unknown[0]!r}; choose from {', '.join(known)}")
-    return settings or replace(SampleSettings(), **options)

@@ -108,7 +108,7 @@ class StarPotential:
     the factor. It raises `InputError` where it is asked for a point at which the statistic is not finite.
     """
 
-    def __init__(self, unconstrained: Unconstrained, data: Data, store: Store = Store()) -> None:  # noqa: B008
+    def __init__(self, unconstrained: Unconstrained, data: Data, store: Store = Store()) -> None:
         self.unconstrained, self.data, self.store = unconstrained, data, store
         both = (data.basis, data.finer)
         self._settings = [(basis.traceable, data.unlike) for basis in both]

@@ -1,6 +1,5 @@
 """Stars made ready for both paths: elements, labels, errors, focal lengths, and which stars are left out and why."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,6 @@ from ..dynamics import (
     Status,
     action_angle,
     actions_of,
-    check_delta,
     focal_length,
     phase_space,
     prior_grid,
@@ -25,7 +23,7 @@ from ..dynamics import (
 from .stars import Stars, in_words, names_of
 from .values import clean_error, clean_label, first_reason, unusable
 
-__all__ = ["PreparedStars", "delta_setting", "prepare_stars"]
+__all__ = ["PreparedStars", "prepare_stars"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,17 +129,6 @@ def _cleaned(stars: Stars, elements: Sequence[str]) -> Stars:
     labels = {e: clean_label(e, np.asarray(stars.abundances[e], float))[0] for e in known}
     errors = {e: clean_error(e, np.asarray(stars.errors[e], float)) for e in known if e in stars.errors}
     return replace(stars, abundances={**stars.abundances, **labels}, errors={**stars.errors, **errors})
-
-
-def delta_setting(delta: Any) -> Any:
-    """`delta` as it is recorded in a result: a name, a number, or the digest of an array."""
-    if isinstance(delta, str):
-        check_delta(delta)
-        return delta
-    values = np.asarray(in_unit(delta, "kpc", "delta"), float)
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise InputError("delta [kpc] must be positive and finite everywhere")
-    return float(values) if values.ndim == 0 else f"array {hashlib.sha256(values.tobytes()).hexdigest()}"
 
 
 def _element_names(stars: Stars, elements: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def plot_deviations(
     element: str,
     m_disk: Sequence[float] = (0.4, 1.0, 1.6),
     theta: Any = None,
-    settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
+    settings: ClassicalSettings = ClassicalSettings(),
     seed: int = 0,
 ) -> Figure:
     """Deviation of one element against theta_z in mass models of several disk masses (PW21, Figure 5).
@@ -90,9 +90,9 @@ def plot_coefficients(
     element: str,
     values: Sequence[float] = _GRID,
     theta: Any = None,
-    settings: ClassicalSettings = ClassicalSettings(),  # noqa: B008
+    settings: ClassicalSettings = ClassicalSettings(),
     seed: int = 0,
-    store: Store = Store(),  # noqa: B008
+    store: Store = Store(),
 ) -> Figure:
     """Coefficients of one element against m_disk at `values`, with bootstrap errors (PW21, Figure 6).
 
