@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from toy_galaxy import toy, toy_sample
 
+from otibayes.base.cluster import connect
 from otibayes.base.errors import InputError
-from otibayes.base.store import Store, connect, write_whole
+from otibayes.base.store import Store, write_whole
 from otibayes.classical.fit import fit
 from otibayes.classical.settings import ClassicalSettings
 from otibayes.classical.statistic import make_statistic
@@ -152,6 +153,47 @@ def test_a_cluster_gives_the_same_and_a_killed_worker_loses_nothing(cluster, tmp
     np.testing.assert_array_equal(there, here)
     kept = Store(tmp_path / "store").map(None, points)  # every value is on disk: nothing is called
     np.testing.assert_array_equal(kept, here)
+
+
+class Sums:
+    """Of a large array times a number; the first worker that is asked for a negative one dies in the middle."""
+
+    def __init__(self, array, marker=""):
+        self.array, self.marker = array, marker
+
+    def __call__(self, point):
+        if point < 0 and not os.path.exists(self.marker):
+            open(self.marker, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.asarray(self.array).sum(1) * point
+
+
+def test_large_arrays_travel_to_the_workers_once_and_past_the_scheduler(cluster, tmp_path, monkeypatch):
+    from distributed.protocol import dumps
+
+    array = np.random.default_rng(0).normal(size=(4, 1 << 18))  # 8 MiB
+    through, send = [0], cluster._send_to_scheduler
+
+    def counted(message):
+        through[0] += sum(len(frame) for frame in dumps(message))
+        send(message)
+
+    monkeypatch.setattr(cluster, "_send_to_scheduler", counted)
+    store = Store(client=cluster)
+    for kind, marker in ((np.asarray, ""), (jax.numpy.asarray, str(tmp_path / "died"))):
+        points = [1.0, -2.0] if marker else [1.0, 2.0, 3.0]
+        there = store.of("sums").map(Sums(kind(array), marker), points)
+        np.testing.assert_allclose(there, [array.sum(1) * p for p in points], rtol=1e-12)
+    assert os.path.exists(tmp_path / "died")
+    large = [name for name, future in store.sent.items() if future.type is np.ndarray]
+    assert len(large) == 1 and 0 < through[0] < 100_000
+
+
+def test_workers_that_lost_what_they_had_get_it_again(cluster):
+    store, array = Store(client=cluster), np.arange(1 << 18, dtype=float).reshape(4, -1)
+    store.map(Sums(array), [1.0])
+    cluster.cancel(list(store.sent.values()))  # as if all workers that held it had died
+    np.testing.assert_array_equal(store.map(Sums(array), [3.0])[0], 3 * array.sum(1))
 
 
 def fails(point):

@@ -3,12 +3,11 @@
 import hashlib
 import os
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from .errors import InputError
 from .progress import progress
 
-__all__ = ["Store", "connect", "write_whole"]
+__all__ = ["Store", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> None:
@@ -43,13 +42,14 @@ class Store:
     Values are pytrees of arrays, kept under a name or, by `map`, under the point at which a function had them. They
     are read back with the structure of `like`, a pytree whose leaves may be anything. A file that cannot be read counts
     as absent. `fingerprint` must tell all that the values of `map` depend on besides their points. `map` evaluates on
-    the workers of `client`, a `distributed.Client`, or else here by `threads`.
+    the workers of `client`, a `distributed.Client`, or else here by `threads`; `sent` is what these workers have.
     """
 
     folder: Path | None = None
     fingerprint: str = ""
     client: Any = None
     threads: int = 1
+    sent: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def of(self, kind: str, **changes: Any) -> "Store":
         """The same for values of another kind, whose fingerprint has `kind` too."""
@@ -100,29 +100,28 @@ class Store:
         values = [self.get(name, like) for name in names]
         missing = [i for i, value in enumerate(values) if value is None]
         with progress(None, description, unit, len(points), len(points) - len(missing)) as bar:
-            if missing:
-                with self._executor() as executor:
-                    shared = self._shared(function)
-                    found: Any = executor.map(_call, [shared] * len(missing), [points[i] for i in missing])
-                    with closing(found):  # cancels what has not begun
-                        for i, value in zip(missing, found, strict=True):
-                            values[i] = value
-                            self.put(names[i], value)
-                            bar.update()
+            for i, value in self._evaluated(function, points, missing):
+                values[i] = value
+                self.put(names[i], value)
+                bar.update()
         return values
 
-    def _executor(self) -> Executor:
+    def _evaluated(
+        self, function: Callable[[Any], Any], points: list[Any], missing: list[int]
+    ) -> Iterator[tuple[int, Any]]:
+        """The values at the missing points, with their indices, as they come."""
+        if not missing:
+            return
         if self.client is None:
-            return ThreadPoolExecutor(self.threads)
-        return self.client.get_executor(pure=False)
+            with ThreadPoolExecutor(self.threads) as executor:
+                found: Any = executor.map(_call, [function] * len(missing), [points[i] for i in missing])
+                with closing(found):  # cancels what has not begun
+                    yield from zip(missing, found, strict=True)
+            return
+        from .cluster import map_there
 
-    def _shared(self, function: Callable[[Any], Any]) -> Any:
-        """The function, or on a cluster the task that holds it: a task is made again when its worker dies."""
-        if self.client is None:
-            return function
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sending large graph")  # the stars, once
-            return self.client.submit(_itself, function, pure=False)
+        found = map_there(self.client, self.sent, function, [points[i] for i in missing])
+        yield from zip(missing, found, strict=True)
 
     def _make_folder(self) -> None:
         if self.folder is not None:
@@ -140,29 +139,5 @@ def _digest(fingerprint: str, point: Any) -> str:
     return digest.hexdigest()[:40]
 
 
-def _itself(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return function
-
-
 def _call(function: Callable[[Any], Any], point: Any) -> Any:
     return jax.tree.map(np.asarray, function(point))
-
-
-def connect(address: str) -> Any:
-    """A client of the Dask scheduler at `address`, e.g. "tcp://10.0.0.1:8786".
-
-    Raises `InputError` where Dask is not installed, no scheduler answers, or it has no worker.
-    """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise InputError("Dask is not installed; install it with: pip install 'otibayes[dask]'") from None
-
-    try:
-        client = Client(address, timeout=10, set_as_default=False)  # other libraries have their own schedulers
-    except (OSError, ValueError) as error:
-        raise InputError(f"no Dask scheduler answers at {address!r}; give its address, tcp://HOST:8786") from error
-    if not client.scheduler_info()["workers"]:
-        client.close()
-        raise InputError(f"the Dask scheduler at {address} has no workers; start some with `dask worker {address}`")
-    return client

@@ -114,7 +114,7 @@ def dask_client(address: str | None) -> Iterator[Any]:
     if address is None:
         yield None
         return
-    from ..base.store import connect
+    from ..base.cluster import connect
 
     with connect(address) as client:
         yield client

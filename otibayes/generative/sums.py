@@ -1,6 +1,6 @@
 """Passes over the stars at one theta, block by block, with derivatives: inputs, their relabelling, and sums of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,19 +70,19 @@ class _Stars(NamedTuple):
     weight: Any
 
 
-def _blocks(data: "Data") -> list[tuple[int, _Stars]]:
-    """The class and the stars of each block, which is filled with copies that weigh nothing."""
-    reference = np.zeros((len(data), 3)) if data.reference is None else data.reference.x
+def _blocks(data: "Data") -> Iterator[tuple[int, _Stars]]:
+    """The class and the stars of each block, which is filled with copies that weigh nothing; one by one, because all
+    of them take as much memory as the stars."""
+    reference = np.broadcast_to(0.0, (len(data), 3)) if data.reference is None else data.reference.x
     stars, delta, Z = (np.asarray(column) for column in (data.stars, data.delta, data.columns))
-    size, blocks = data.block, []
+    size = data.block
     for label, members in enumerate(data.members):
         for start in range(0, len(members), size):
             chosen = members[start : start + size]
             lack = size - len(chosen)
             rows = np.pad(chosen, (0, lack), mode="edge")
             weight = np.pad(data.weight[chosen], (0, lack))
-            blocks.append((label, _Stars(stars[rows], delta[rows], reference[rows], Z[rows], weight)))
-    return blocks
+            yield label, _Stars(stars[rows], delta[rows], reference[rows], Z[rows], weight)
 
 
 # ---- the two steps of a pass: inputs, of which the relabelling follows, then sums of the relabelled inputs
@@ -106,10 +106,7 @@ def _second(change: Any, x: Any, box: tuple[Any, Any], degrees: tuple[int, ...],
     return of(change, x)
 
 
-@jax.jit
-def _change(equations: list[Any], terms: Any) -> Any:
-    """The relabelling's coefficients, of all blocks' normal equations."""
-    return None if terms is None else fit_relabelling([sum(part) for part in zip(*equations, strict=True)], terms)
+_fit_relabelling = jax.jit(fit_relabelling)
 
 
 def _of_classes(data: "Data", change: Any, parts: Iterable[tuple[int, Moments]]) -> Moments:
@@ -127,20 +124,25 @@ def moments_at(data: "Data", theta: Any, degrees: Any = None) -> Moments:
     """One pass: sums over the stars (of each class, where there are several) at one theta (d,), of cosines up to
     `degrees`, by default the basis'. On one core, in an order that is always the same; not to be traced."""
     box, degrees = _box_and_degrees(data, degrees)
-    theta, blocks, terms = jnp.asarray(theta, float), _blocks(data), data.terms
-    inputs = [_jitted_inputs(theta, block.stars, block.delta, data.model) for _, block in blocks]
-    change = _change([_equations(x, block, terms) for x, (_, block) in zip(inputs, blocks, strict=True)], terms)
+    theta, terms = jnp.asarray(theta, float), data.terms
 
-    def part(x: Any, block: _Stars) -> Moments:
+    inputs, equations = [], None
+    for _, block in _blocks(data):
+        inputs.append(_jitted_inputs(theta, block.stars, block.delta, data.model))
+        part = jax.tree.map(np.asarray, _equations(inputs[-1], block, terms))
+        equations = part if equations is None else jax.tree.map(np.add, equations, part)
+    change = None if terms is None else _fit_relabelling(equations, terms)
+
+    def sums(x: Any, block: _Stars) -> Moments:
         return jax.tree.map(np.asarray, _second(change, x, box, degrees, block, terms))
 
-    parts = [(label, part(x, block)) for (label, block), x in zip(blocks, inputs, strict=True)]
+    parts = ((label, sums(x, block)) for (label, block), x in zip(_blocks(data), inputs, strict=True))
     return _of_classes(data, None if change is None else np.asarray(change), parts)
 
 
 def all_moments(data: "Data", theta: Any) -> Moments:
     """`moments_at` as a function to be traced and differentiated, of theta (d,)."""
-    (box, degrees), blocks, terms = _box_and_degrees(data), _blocks(data), data.terms
+    (box, degrees), blocks, terms = _box_and_degrees(data), list(_blocks(data)), data.terms
     labels = np.array([label for label, _ in blocks])
     columns = jax.tree.map(lambda *leaves: np.stack(leaves), *(block for _, block in blocks))
 

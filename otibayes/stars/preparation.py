@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base.arrays import in_unit
 from ..base.errors import InputError
-from ..base.parallel import threaded
+from ..base.parallel import BLOCK, threaded
 from ..dynamics import (
     MILKY_WAY,
     MassModel,
@@ -24,6 +24,8 @@ from .stars import Stars, in_words, names_of
 from .values import clean_error, clean_label, first_reason, unusable
 
 __all__ = ["PreparedStars", "prepare_stars"]
+
+_TOGETHER = 8 * BLOCK  # stars
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +100,14 @@ def prepare_stars(
     else:
         delta = delta[keep]
 
-    def actions(theta: Any) -> np.ndarray:
-        return actions_of(phase_space(stars, theta), theta, delta, model)
-
-    J = np.stack(threaded("prior", "point")(actions, prior_grid(model)))
-    solved = np.isfinite(J).all((0, 2))
+    J = _least_and_largest(stars, delta, model)
+    solved = np.isfinite(J).all((1, 2))
     stars = stars.without({"undefined actions within the prior": ~solved})
-    delta, J = delta[solved], J[:, solved]
+    delta, J = delta[solved], J[solved]
     if method is not None and len(stars):
         solved = _has_angles(stars, delta, method, model)
         stars = stars.without({f"undefined angles by {method}": ~solved})
-        delta, J = delta[solved], J[:, solved]
+        delta, J = delta[solved], J[solved]
     if not len(stars):
         raise InputError(f"actions and angles are found of none of {total} stars; check distances and velocities")
     no_error = np.full(len(stars), np.nan)
@@ -118,9 +117,25 @@ def prepare_stars(
         delta,
         np.stack([stars.abundances[e] for e in elements], 1),
         np.stack([stars.errors.get(e, no_error) for e in elements], 1),
-        np.stack([J.min((0, 1)), J.max((0, 1))]),
+        np.stack([J[:, 0].min(0), J[:, 1].max(0)]),
         SampleActions(delta, method or "staeckel", model),
     )
+
+
+def _least_and_largest(stars: Stars, delta: np.ndarray, model: MassModel) -> np.ndarray:
+    """Each star's least and largest J_R, L_z, J_z [kpc km/s] (N, 2, 3) over `prior_grid`; NaN where one is undefined.
+
+    In blocks of stars, because the actions at all points of the prior fill the memory where stars are many.
+    """
+    grid = prior_grid(model)
+
+    def of_block(start: int) -> np.ndarray:
+        block = slice(start, start + _TOGETHER)
+        some = stars[block]
+        J = np.stack([actions_of(phase_space(some, theta), theta, delta[block], model) for theta in grid])
+        return np.stack([J.min(0), J.max(0)], 1)
+
+    return np.concatenate(threaded("prior", "block")(of_block, range(0, len(stars), _TOGETHER)))
 
 
 def _cleaned(stars: Stars, elements: Sequence[str]) -> Stars:
