@@ -113,6 +113,15 @@ def test_table(posterior):
     assert not any("classical" in column for column in table)
 
 
+def test_answers_that_are_far_apart_are_marked(posterior):
+    assert not any("sigma apart" in note for note in compare(make_classical(), posterior).note)
+    heavy = posterior.copy()
+    heavy["posterior"] = xr.DataTree(heavy["posterior"].dataset.assign(m_disk=heavy["posterior"].m_disk + 0.8))
+    table = compare(make_classical(), heavy)
+    assert "chi^2 and the posterior are" in table.note["m_disk"] and "zero point" in table.note["m_disk"]
+    assert "sigma apart" not in table.note["h_z"]
+
+
 def test_a_posterior_that_pulls_itself_is_marked(posterior):
     assert compare(make_classical(), posterior).pull.isna().all()
     assert not any("pull" in line for line in describe(make_classical(), posterior))

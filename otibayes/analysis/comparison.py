@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imp
 __all__ = ["check_pair", "chi2_rise", "compare", "describe", "summary"]
 
 _ILL = 0.3  # a component of the flat direction (a unit vector) from which a parameter is called ill-determined
+_WHY_APART = "look for an abundance zero point that follows distance"
 _UNSURE = 0.05  # share of fits that failed in one way, from which it is told
 _PULL = 0.5  # posterior sigma, from which the posterior's own pull is told
+_APART = 3.0  # sigma between chi^2 and the posterior, from which it is told
 _SHIFT = 0.3  # bootstrap sd: what other weights move, from which it is told
 
 
@@ -45,8 +47,8 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     most stars are common to both, so that it is no test of significance. `pull`: how far the posterior is off on
     average, in sigma, were its own answer the truth (docs/generative.md). `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN
     where unknown; `eq8_product_mean`, `eq8_product_sd`; `eq8_ELEMENT_mean`, `eq8_ELEMENT_sd` of the bootstraps; `note`,
-    where equation 8 is ill-determined or the pull is large. Joint derived quantities are to first order.
-    `table.attrs["eq8"]` names the joint constraint.
+    where chi^2 and the posterior are far apart, equation 8 is ill-determined, or the pull is large. Joint derived
+    quantities are to first order. `table.attrs["eq8"]` names the joint constraint.
 
     Raises `InputError` where an argument is not such a result, or the mass models differ.
     """
@@ -77,7 +79,11 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
         for element, one in classical["posterior"].dataset[name].groupby("element"):
             row[f"eq8_{element}_mean"], row[f"eq8_{element}_sd"] = float(one.mean()), float(one.std(ddof=1))
         pulled = f"the posterior's own pull is {row['pull']:+.2g} sigma" if abs(row["pull"]) > _PULL else ""
-        row["note"] = "; ".join(filter(None, (notes.get(name), pulled)))
+        apart = row["difference_sigma"] if name in parameters else 0.0
+        differ = (
+            f"chi^2 and the posterior are {abs(apart):.1f} sigma apart: {_WHY_APART}" if abs(apart) > _APART else ""
+        )
+        row["note"] = "; ".join(filter(None, (differ, notes.get(name), pulled)))
         rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
     table.attrs = {"eq8": combination}
