@@ -375,8 +375,14 @@ def model(data):
     return theta, GaussianField(lengths, amplitude, scatter, "matern52")
 """
     path = write_model(tmp_path, "mine", text)
-    tree = oti.sample(stars, model=path, **SHORT)
+    tree = oti.sample(stars, model=path, keep_stars=50, **SHORT)
     assert tree["posterior"]["slope"].dims == ("chain", "draw", "slope_dim_0")
+    # some of the stars are in the result, and what reads it is of these
+    data = tree["constant_data"].dataset
+    assert tree.attrs["stars"] == 120 and data.sizes["star"] == 50 and np.unique(data.star).size == 50
+    np.testing.assert_array_equal(data.abundances.sel(element="FE_H"), stars.abundances["FE_H"][data.star.values])
+    np.testing.assert_array_equal(data.row, stars.row[data.star.values])
+    assert np.isfinite(oti.null_test(tree).amplitude).all() and (oti.vertical_plane(tree)["count"].sum() == 50)
     assert json.loads(tree.attrs["settings"])["model"].startswith("mine.py ")
 
 

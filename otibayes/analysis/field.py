@@ -39,11 +39,11 @@ def relabelling_of(posterior: xr.DataTree) -> Relabelling | None:
 
 
 def extra_of(posterior: xr.DataTree) -> np.ndarray:
-    """The model's extra columns (N, K) at the stars, less their mean and over their standard deviation."""
+    """The model's extra columns (N, K) at the stars, less their mean and over their standard deviation of all stars."""
     data = posterior["constant_data"].dataset
     names = [name for name in data.attrs.get("extra", "").split(",") if name]
-    values = np.stack([data[name].values for name in names], 1) if names else np.empty((data.sizes["star"], 0))
-    return (values - values.mean(0)) / values.std(0)
+    values = [(data[name].values - data[name].attrs["mean"]) / data[name].attrs["sd"] for name in names]
+    return np.stack(values, 1) if names else np.empty((data.sizes["star"], 0))
 
 
 def field_at(posterior: xr.DataTree, J: Any) -> xr.DataArray:

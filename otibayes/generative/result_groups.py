@@ -17,8 +17,8 @@ __all__ = ["field_group", "posterior_groups", "timings_group"]
 _INPUTS = ["sqrt_J_R", "L_z", "sqrt_J_z"]
 
 
-def posterior_groups(found: Posterior, drawn: Predictions) -> dict[str, xr.Dataset]:
-    """All groups that follow from a posterior and its predictions."""
+def posterior_groups(found: Posterior, drawn: Predictions, shown: np.ndarray) -> dict[str, xr.Dataset]:
+    """All groups that follow from a posterior and its predictions; of the stars, those that are `shown` (indices)."""
     data = found.data
     elements = list(data.elements)
     coords = {"element": elements, "element_2": elements, "input": _INPUTS}
@@ -36,7 +36,7 @@ def posterior_groups(found: Posterior, drawn: Predictions) -> dict[str, xr.Datas
         "prior": group({name: values[None] for name, values in drawn.prior.items()}, ("chain", "draw")),
         "mode": group(found.mode, ()),
         "log_prior": xr.Dataset({name: (("chain", "draw"), values) for name, values in drawn.log_prior.items()}),
-        **_predictive(drawn, data, len(found.draws[names[0]])),
+        **_predictive(drawn, data, len(found.draws[names[0]]), shown),
     }
     if found.report is not None:
         groups["surface"] = _surface(found.report)
@@ -94,10 +94,10 @@ def _surface(report: SurfaceReport) -> xr.Dataset:
     )
 
 
-def _predictive(drawn: Predictions, data: Data, chains: int) -> dict[str, xr.Dataset]:
+def _predictive(drawn: Predictions, data: Data, chains: int, shown: np.ndarray) -> dict[str, xr.Dataset]:
     """Predictions star by star, one variable an element, what was observed of the same stars, and the field itself."""
-    coords = {"star": data.kept[drawn.stars]}
-    observed = np.where(np.isfinite(data.variance), data.centre + data.scale * np.asarray(data.Y), np.nan)[drawn.stars]
+    coords, Y = {"star": drawn.stars}, np.asarray(data.Y)[drawn.stars]
+    observed = np.where(np.isfinite(data.variance[drawn.stars]), data.centre + data.scale * Y, np.nan)
     shape = (chains, len(drawn.chosen))
 
     def by_element(values: np.ndarray, dims: tuple[str, ...], draw: np.ndarray | None = None) -> xr.Dataset:
@@ -116,11 +116,11 @@ def _predictive(drawn: Predictions, data: Data, chains: int) -> dict[str, xr.Dat
         "posterior_predictive": predicted(drawn.predicted.reshape(*shape, *drawn.predicted.shape[1:]), drawn.chosen),
         "prior_predictive": predicted(drawn.prior_predicted[None], np.arange(len(drawn.prior_predicted))),
         "observed_data": by_element(observed, ("star",)),
-        "field": field_group(drawn.field, data, shape).assign_coords(draw=drawn.chosen),
+        "field": field_group(drawn.field, data, shape, shown).assign_coords(draw=drawn.chosen),
     }
 
 
-def field_group(field: FieldDraws, data: Data, shape: tuple[int, int]) -> xr.Dataset:
+def field_group(field: FieldDraws, data: Data, shape: tuple[int, int], shown: np.ndarray) -> xr.Dataset:
     """All that the field follows from at (chain, draw) draws: coefficients of the design and what the design is."""
     basis, lead = data.basis, ("chain", "draw")
 
@@ -160,8 +160,8 @@ def field_group(field: FieldDraws, data: Data, shape: tuple[int, int]) -> xr.Dat
             "ranks": ("element", basis.ranks),
             "observed": (("class", "element"), data.classes.observed),
             "variance": (("class", "element"), data.classes.variance, {"long_name": "of errors beyond the scatter"}),
-            "weight": ("star", data.weight, {"long_name": "a star scatters by Sigma over its weight"}),
-            "member": ("star", member, {"long_name": "class of each star of constant_data"}),
+            "weight": ("star", data.weight[shown], {"long_name": "a star scatters by Sigma over its weight"}),
+            "member": ("star", member[shown], {"long_name": "class of each star of constant_data"}),
         },
         {
             "element": list(data.elements),

@@ -68,10 +68,12 @@ def sample(
     found = sample_posterior(data, model, chosen, seed, Store(folder), passes, stage)
     with stage("predictions"):
         drawn = predictions(found.unconstrained, found.data, found.draws, found.statistic, seed)
-        groups = posterior_groups(found, drawn)
+        rng = np.random.default_rng([seed, 0x6B657074])
+        shown = np.sort(rng.permutation(len(data))[: chosen.keep_stars])
+        groups = posterior_groups(found, drawn, shown)
     others = np.isin(np.arange(len(prepared)), data.kept, invert=True)
     used = prepared.stars.without({"elements that too few stars have together": others})
-    groups["constant_data"] = constant_data(used, prepared.elements, np.asarray(data.delta), required.extra)
+    groups["constant_data"] = constant_data(used, prepared.elements, np.asarray(data.delta), required.extra, shown)
     groups["timings"] = timings_group(stage.seconds)
     tree = as_tree("posterior", groups, used, prepared.elements, seed, chosen.record(), required.mass_model, name)
     tree.attrs |= found.convergence | {"inputs": json.dumps(inputs), "complete": int(found.complete)}

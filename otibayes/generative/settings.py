@@ -35,6 +35,9 @@ class SampleSettings(Settings):
         None, "Cosines of 'hilbert'. Default: as the field's length scales ask for.", least=1, type=int
     )
     delta: Any = setting(**DELTA)
+    keep_stars: int = setting(
+        100_000, "Stars that the result holds, at random where there are more; the null test is of these.", "N", least=1
+    )
     error_classes: int = setting(
         0,
         "0: abundance errors are part of the scatter. N: add each star's own, in N classes of like errors.",

@@ -107,25 +107,38 @@ def quantities(values: np.ndarray, dims: tuple[str, ...], model: MassModel) -> d
     return {name: (dims, array, _described(name, model)) for name, array in named.items()}
 
 
-def constant_data(stars: Stars, elements: Sequence[str], delta: np.ndarray, extra: Sequence[str] = ()) -> xr.Dataset:
-    """Of the stars used: where they are in the catalogue, what was measured, and Delta."""
+def constant_data(
+    stars: Stars,
+    elements: Sequence[str],
+    delta: np.ndarray,
+    extra: Sequence[str] = (),
+    shown: np.ndarray | slice = slice(None),
+) -> xr.Dataset:
+    """Of the stars used, or those of them that are `shown` (indices): where they are in the catalogue, what was
+    measured, and Delta."""
     row = np.arange(len(stars)) if stars.row is None else np.asarray(stars.row)
+    of_all = {name: np.asarray(stars.extra[name]) for name in extra}
+    number, stars = np.arange(len(stars))[shown], stars[shown]
     missing = np.full(len(stars), np.nan)
     errors = np.stack([stars.errors.get(e, missing) for e in elements], 1)
     return xr.Dataset(
         {
-            "row": ("star", row, {"long_name": "row of the catalogue, from 0"}),
+            "row": ("star", row[shown], {"long_name": "row of the catalogue, from 0"}),
             "abundances": (("star", "element"), np.stack([stars.abundances[e] for e in elements], 1), {"units": "dex"}),
             "abundance_errors": (("star", "element"), errors, {"units": "dex"}),
-            "delta": ("star", delta, {"units": "kpc"}),
+            "delta": ("star", delta[shown], {"units": "kpc"}),
             "heliocentric": (
                 ("star", "coordinate"),
                 np.asarray(stars.heliocentric),
                 {"units": "kpc, km/s", "long_name": "position and velocity relative to the Sun, Galactocentric axes"},
             ),
-            **{name: ("star", np.asarray(stars.extra[name])) for name in extra},
+            **{n: ("star", x[shown], {"mean": x.mean(), "sd": x.std()}) for n, x in of_all.items()},
         },
-        {"element": list(elements), "coordinate": ["x", "y", "z", "vx", "vy", "vz"]},
+        {
+            "element": list(elements),
+            "coordinate": ["x", "y", "z", "vx", "vy", "vz"],
+            "star": ("star", number, {"long_name": "number of the star among those used, from 0"}),
+        },
         {"extra": ",".join(extra)},
     )
 
