@@ -1,11 +1,16 @@
-"""Shared by all tests: strict JAX promotion, one cache of compiled programs, the same examples in every run, and the
-shared data, if anywhere."""
+"""Shared by all tests: one core a worker, strict JAX promotion, one cache of compiled programs, the same examples in
+every run, and the shared data, if anywhere."""
 
 import atexit
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Workers that all had threads for all cores would spend most of their time in waiting for one another.
+    all_cores, number = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.sched_setaffinity(0, {all_cores[number % len(all_cores)]})
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # before JAX: for all workers, and for the commands that tests run
     programs = tempfile.mkdtemp(prefix="otibayes-tests-")

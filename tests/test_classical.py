@@ -522,9 +522,9 @@ def test_joint_constraints():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"bootstraps": 1}, "bootstraps=1: must be at least 2"),
-        ({"neighbours": 3}, "neighbours=3: must be at least 4"),
-        ({"bins": -1}, "bins=-1: must be at least 0"),
+        ({"bootstraps": 1}, "bootstraps=1 is too small; at least 2"),
+        ({"neighbours": 3}, "neighbours=3 is too small; at least 4"),
+        ({"bins": -1}, "bins=-1 is too small; at least 0"),
         ({"weights": "inverse"}, "unknown weights 'inverse'; choose one of paper, equal, total"),
         ({"angle": "theta_phi"}, "unknown angle"),
         ({"moment": "median"}, "unknown moment"),

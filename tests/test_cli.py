@@ -15,7 +15,7 @@ import otibayes as oti
 from otibayes.cli import main
 
 EMBEDDED = Path(oti.__file__).parent / "stars" / "embedded.ecsv"
-SAMPLED = ["--no-surface", "--chains", "2", "--warmup", "10", "--draws", "10", "--basis-size", "16"]
+SAMPLED = ["--chains", "2", "--warmup", "60", "--draws", "25", "--basis-size", "16"]
 FITTED = ["--bootstraps", "4", "--neighbours", "24"]
 
 
@@ -148,7 +148,7 @@ def test_bad_table(command, case, table, tmp_path, out):
     [
         (["--angle", "theta_phi"], "unknown angle 'theta_phi'; choose one of theta_z, theta_R"),
         (["--moment", "skew"], "unknown moment 'skew'; choose one of mean, scatter"),
-        (["--neighbours", 2], "neighbours=2: must be at least 4"),
+        (["--neighbours", 2], "neighbours=2 is too small; at least 4"),
         (["--bins", -1], "bins=-1"),
         (["--weights", "inverse"], "unknown weights 'inverse'; choose one of paper, equal, total"),
         (["--exclude", "AL_FE"], "--exclude AL_FE: not among the elements"),

@@ -214,16 +214,18 @@ rotation = st.tuples(signs, st.floats(-2.0, 2.6)).map(lambda x: x[0] * 10.0 ** x
 thetas = st.tuples(st.floats(0.4, 1.6), st.floats(0.05, 1.0)).map(lambda x: Parameters(*x))
 
 
-@settings(max_examples=150)
-@given(st.floats(-1.0, 1.8).map(lambda x: 10.0**x), heights, speeds, rotation, speeds, thetas)
-@example(0.1386, 2.6e-7, -1.6e-8, -0.0277, -0.00584, Parameters(0.474, 0.542))  # almost at rest, deep inside
-@example(13.7667, 6.99257, 6.7e-9, 0.14628, 0.01238, Parameters(0.418, 0.071))  # falling from rest
-def test_no_bound_star_is_nan(R, z, vR, vT, vz, theta):
+orbits = st.tuples(st.floats(-1.0, 1.8).map(lambda x: 10.0**x), heights, speeds, rotation, speeds)
+
+
+@settings(max_examples=40)
+@given(st.lists(orbits, min_size=8, max_size=8), thetas)
+@example([(0.1386, 2.6e-7, -1.6e-8, -0.0277, -0.00584)], Parameters(0.474, 0.542))  # almost at rest, deep inside
+@example([(13.7667, 6.99257, 6.7e-9, 0.14628, 0.01238)], Parameters(0.418, 0.071))  # falling from rest
+def test_no_bound_star_is_nan(rows, theta):
     assume(bool(MILKY_WAY.allowed(theta)))
-    w = stars([(R, z, vR, vT, vz)])
     for delta in (DELTA, "local", "shell"):
-        result = action_angle(w, theta, delta=delta)
-        assert result.status[0] in (Status.OK, Status.UNBOUND)
-        assert np.all(np.isfinite(result)) == (result.status[0] == Status.OK)
-        if result.status[0] == Status.OK:
-            assert result.J_R[0] >= 0 and result.J_z[0] >= 0
+        result = action_angle(stars(rows), theta, delta=delta)
+        solved = result.status == Status.OK
+        assert (solved | (result.status == Status.UNBOUND)).all()
+        assert (np.isfinite(result).all(0) == solved).all()
+        assert (result.J_R[solved] >= 0).all() and (result.J_z[solved] >= 0).all()

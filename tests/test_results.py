@@ -22,7 +22,7 @@ from otibayes.results.provenance import digest, origins
 
 NAMES = [p.name for p in TABLE]
 FEW = {"bootstraps": 8, "neighbours": 24}
-SHORT = {"surface": False, "chains": 2, "warmup": 10, "draws": 10, "basis_size": 16}
+SHORT = {"chains": 2, "warmup": 60, "draws": 25, "basis_size": 16}
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,11 @@ def test_joint_that_is_no_mass_model_derives_nothing():
 def test_posterior_schema(posterior, stars):
     assert set(posterior.children) == {
         *("posterior", "sample_stats", "prior", "prior_predictive", "posterior_predictive", "observed_data"),
-        *("field", "mode", "constant_data", "timings", "pull", "log_likelihood", "log_prior"),
+        *("field", "mode", "constant_data", "timings", "pull", "log_likelihood", "log_prior", "surface"),
     }
     draws = posterior["posterior"].dataset
     assert {*NAMES, *schema.DERIVED, "amplitude", "scatter", "correlation", "length_scale"} == set(draws.data_vars)
-    assert draws.m_disk.dims == ("chain", "draw") and dict(draws.m_disk.sizes) == {"chain": 2, "draw": 10}
+    assert draws.m_disk.dims == ("chain", "draw") and dict(draws.m_disk.sizes) == {"chain": 2, "draw": 25}
     assert draws.element.values.tolist() == ["FE_H", "MG_FE"]
     np.testing.assert_allclose(np.diagonal(draws.correlation, axis1=-2, axis2=-1), 1, rtol=1e-6)
     # in dex: the residual scatter is of the order of the abundances' own
@@ -121,8 +121,8 @@ def test_predictions_are_of_the_stars(posterior, stars):
     np.testing.assert_array_equal(predicted.star, seen.star)
     # about the field at the same draws, predictions scatter as the draws say
     field, data = posterior["field"].dataset, posterior["constant_data"].dataset.isel(star=seen.star.values)
-    J = np.empty((2, 10, len(seen.star), 3))
-    for chain, draw in np.ndindex(2, 10):
+    J = np.empty((2, 25, len(seen.star), 3))
+    for chain, draw in np.ndindex(2, 25):
         theta = MILKY_WAY.Parameters(*field.theta.values[chain, draw])
         w = oti.phase_space(stars[seen.star.values], theta)
         aa = oti.action_angle(w, theta, delta=data.delta.values)
@@ -142,7 +142,7 @@ def test_leave_one_out_densities_are_of_the_stars_that_are_shown(posterior):
     assert set(posterior["posterior_predictive"].draw.values) <= set(found.draw.values)
     assert np.isfinite(found.abundances).all() and found.abundances.std("draw").max() < 2
     assert {*NAMES, "amplitude", "scatter", "length_scale", "correlation_cholesky"} <= set(prior.data_vars)
-    assert all(dict(values.sizes) == {"chain": 2, "draw": 10} for values in prior.data_vars.values())
+    assert all(dict(values.sizes) == {"chain": 2, "draw": 25} for values in prior.data_vars.values())
 
 
 def test_the_pull_is_told_of_every_parameter_and_derived_quantity(posterior):
@@ -160,7 +160,7 @@ def test_timings_tell_the_stages(posterior):
     timings = posterior["timings"].dataset
     stages = timings.stage.values.tolist()
     assert stages[:4] == ["preparation", "model", "basis", "maximum, 120 stars"]
-    assert stages[-4:] == ["NUTS", "pull", "draws", "predictions"]
+    assert stages[-5:] == ["NUTS", "check", "pull", "draws", "predictions"]
     assert (timings.seconds > 0).all()
 
 
@@ -218,7 +218,7 @@ def test_attributes(classical, posterior, stars):
         assert json.loads(a["provenance"])["rows"] == 4000
     assert json.loads(posterior.attrs["settings"])["likelihood"] == "hilbert"
     assert {"max_r_hat", "min_ess_bulk", "min_ess_tail", "divergences", "converged"} <= set(posterior.attrs)
-    assert posterior.attrs["converged"] == 0  # twenty draws
+    assert posterior.attrs["converged"] == 0  # fifty draws
 
 
 def test_save_and_load_give_the_same(classical, posterior, tmp_path):
@@ -382,7 +382,7 @@ def model(data):
     assert tree.attrs["stars"] == 120 and data.sizes["star"] == 50 and np.unique(data.star).size == 50
     np.testing.assert_array_equal(data.abundances.sel(element="FE_H"), stars.abundances["FE_H"][data.star.values])
     np.testing.assert_array_equal(data.row, stars.row[data.star.values])
-    assert np.isfinite(oti.null_test(tree).amplitude).all() and (oti.vertical_plane(tree)["count"].sum() == 50)
+    assert np.isfinite(oti.null_test(tree).amplitude).all() and 40 < oti.vertical_plane(tree)["count"].sum() <= 50
     assert json.loads(tree.attrs["settings"])["model"].startswith("mine.py ")
 
 

@@ -265,9 +265,10 @@ def test_limits_are_for_uniform_priors():
 
 def test_chains_that_stand_still_have_no_diagnostics():
     statistics = {"diverging": np.zeros((4, 50), bool)}
-    about = convergence(np.ones((4, 50, 3)) * np.arange(3.0), statistics)
-    assert np.isnan([about["max_r_hat"], about["min_ess_bulk"], about["min_ess_tail"]]).all()
-    assert about["converged"] == 0
+    for places in (np.zeros(4), np.arange(4.0)):  # all chains at one place, or each at its own
+        about = convergence(np.ones((4, 50, 3)) * np.arange(3.0) + places[:, None, None], statistics)
+        assert np.isnan([about["max_r_hat"], about["min_ess_bulk"], about["min_ess_tail"]]).all()
+        assert about["converged"] == 0
     alone = convergence(np.random.default_rng(0).normal(size=(1, 500, 3)), statistics)
     assert np.isnan(alone["max_r_hat"]) and alone["min_ess_bulk"] > 300 and alone["converged"] == 0
 

@@ -298,7 +298,7 @@ def _shrunk(draws: np.ndarray, covariance: np.ndarray) -> np.ndarray:
 def convergence(draws: np.ndarray, statistics: dict[str, np.ndarray]) -> dict[str, Any]:
     """The worst R-hat and effective sample sizes over all coordinates of draws (chain, draw, P), and divergences; NaN
     where a number cannot be computed, as for one chain, or for chains that stood still."""
-    varies = (np.ptp(draws, axis=(0, 1)) > 0).all()
+    varies = (np.ptp(draws, axis=1) > 0).any(0).all()  # in every coordinate, at least one chain moves
 
     def worst(of: Callable[[np.ndarray], Any], pick: Callable[[Any], Any]) -> float:
         return float(pick([of(draws[..., i]) for i in range(draws.shape[-1])])) if varies else np.nan
