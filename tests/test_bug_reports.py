@@ -507,7 +507,7 @@ def test_23_python_converts_or_refuses():
     for change in kinds.values():
         changed = oti.Stars(**columns_of(stars, change))
         found = oti.action_angle(oti.phase_space(changed[:5], theta), theta, delta=4.0)
-        np.testing.assert_array_equal(found.J_z, expected.J_z[:5])
+        np.testing.assert_allclose(found.J_z, expected.J_z[:5], rtol=1e-12)  # five stars are vectorised otherwise
     quantities = columns_of(stars, np.asarray) | {
         "distance": stars.distance * 1000 * u.pc,
         "pmra": (stars.pmra * u.mas / u.yr).to(u.deg / u.Myr),
