@@ -190,4 +190,4 @@ oti.plot_comparison(fit, post)
 #   assumptions: a smooth field, Gaussian scatter, a prior. The notebook on diagnostics shows how to
 #   check them.
 # - **`difference_sigma` is no test.** Both answers saw the same stars, so that their errors are not
-#   independent.
+#   independent. Beyond 3 it is an alarm: abundances may have a zero point that follows distance.

@@ -76,12 +76,13 @@ for model, result in posteriors.items():
 #
 # The leave-one-out PIT of an element is where its abundances fall in their predictions: uniform, if
 # the model holds. The weights are of whole stars. ArviZ asks for them under the name of each
-# element, at the draws of the predictions.
+# element, and for the posterior at the draws of the predictions.
 
 
 # %%
 def with_log_likelihood(result, group):
-    return xr.DataTree.from_dict(result.to_dict() | {"/log_likelihood": group})
+    draws = result["posterior"].dataset.sel(draw=group.draw)
+    return xr.DataTree.from_dict(result.to_dict() | {"/posterior": draws, "/log_likelihood": group})
 
 
 star = post["log_likelihood"].dataset.abundances.sel(draw=post["posterior_predictive"].draw)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -99,29 +99,27 @@ class Store:
         names = [_digest(self.fingerprint, point) for point in points]
         values = [self.get(name, like) for name in names]
         missing = [i for i, value in enumerate(values) if value is None]
-        with progress(None, description, unit, len(points), len(points) - len(missing)) as bar:
-            for i, value in self._evaluated(function, points, missing):
+        evaluated = closing(self._evaluated(function, [points[i] for i in missing]))  # cancels what has not begun
+        with progress(None, description, unit, len(points), len(points) - len(missing)) as bar, evaluated as found:
+            for i, value in zip(missing, found, strict=True):
                 values[i] = value
                 self.put(names[i], value)
                 bar.update()
         return values
 
-    def _evaluated(
-        self, function: Callable[[Any], Any], points: list[Any], missing: list[int]
-    ) -> Iterator[tuple[int, Any]]:
-        """The values at the missing points, with their indices, as they come."""
-        if not missing:
+    def _evaluated(self, function: Callable[[Any], Any], points: list[Any]) -> Generator[Any]:
+        """Values at points, in their order, each as soon as it is there."""
+        if not points:
             return
         if self.client is None:
             with ThreadPoolExecutor(self.threads) as executor:
-                found: Any = executor.map(_call, [function] * len(missing), [points[i] for i in missing])
-                with closing(found):  # cancels what has not begun
-                    yield from zip(missing, found, strict=True)
+                found: Any = executor.map(_call, [function] * len(points), points)
+                with closing(found):
+                    yield from found
             return
         from .cluster import map_there
 
-        found = map_there(self.client, self.sent, function, [points[i] for i in missing])
-        yield from zip(missing, found, strict=True)
+        yield from map_there(self.client, self.sent, function, points)
 
     def _make_folder(self) -> None:
         if self.folder is not None:
