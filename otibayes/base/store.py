@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .errors import InputError
 from .progress import progress
@@ -112,7 +113,8 @@ class Store:
         if not points:
             return
         if self.client is None:
-            with ThreadPoolExecutor(self.threads) as executor:
+            # one thread of BLAS each: they do not wait for one another, and solve equations as a cluster's workers do
+            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as executor:
                 found: Any = executor.map(_call, [function] * len(points), points)
                 with closing(found):
                     yield from found
