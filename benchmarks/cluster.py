@@ -2,7 +2,7 @@
 
     python benchmarks/cluster.py [--stars 56324] [--passes 32]
 
-Prints passes a second, the bytes that went to the workers once, and those that went through the scheduler.
+Prints passes a second, the bytes that went out through the scheduler, and those of the sums that came back.
 """
 
 import time

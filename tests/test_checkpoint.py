@@ -77,6 +77,10 @@ def test_killed_twice_and_interrupted_it_ends_as_if_it_never_was(stars, tmp_path
     said = finished(command(stars, output, *PLAIN, "--resume"))
     assert not folder.exists(), said
     assert_same(whole, output)
+    assert "kept" in finished(command(stars, output, *PLAIN, "--resume"))
+    tree = oti.load(whole)  # without a surface
+    assert "surface" not in tree.children
+    assert tree["timings"].stage.values.tolist()[-4:] == ["NUTS", "pull", "draws", "predictions"]
 
 
 @pytest.mark.slow

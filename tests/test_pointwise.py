@@ -186,8 +186,7 @@ def result_of(model, rho, chains=4, draws=50):
     statistics = {"log_likelihood": np.reshape(values, shape)}
     mode = {name: value[0, 0] for name, value in sites.items()}
     found = Posterior(sites, mode, statistics, True, {}, None, None, data, unconstrained, statistic)
-    drawn = predictions(unconstrained, data, sites, statistic, 0)
-    return xr.DataTree.from_dict(posterior_groups(found, drawn, np.arange(len(data))))
+    return xr.DataTree.from_dict(posterior_groups(found, predictions(unconstrained, data, sites, statistic, 0)))
 
 
 @pytest.fixture(scope="module")

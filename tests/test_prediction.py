@@ -101,9 +101,7 @@ def field_of(stars, draws=12, requirements=Requirements()):
 
 def as_result(stars, data: Data, field) -> xr.DataTree:
     groups = {
-        "field": field_group(field, data, (1, len(field.theta)), np.arange(len(data))).assign_coords(
-            draw=np.arange(len(field.theta))
-        ),
+        "field": field_group(field, data, (1, len(field.theta))).assign_coords(draw=np.arange(len(field.theta))),
         "constant_data": constant_data(stars[data.kept], data.elements, np.asarray(data.delta)),
     }
     attributes = {"settings": '{"model": "joint_abundances"}', "parameters": "m_disk,h_z,z_sun,vz_sun"}

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imp
 __all__ = ["check_pair", "chi2_rise", "compare", "describe", "summary"]
 
 _ILL = 0.3  # a component of the flat direction (a unit vector) from which a parameter is called ill-determined
-_WHY_APART = "look for an abundance zero point that follows distance"
 _UNSURE = 0.05  # share of fits that failed in one way, from which it is told
 _PULL = 0.5  # posterior sigma, from which the posterior's own pull is told
 _APART = 3.0  # sigma between chi^2 and the posterior, from which it is told
@@ -79,11 +78,13 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
         for element, one in classical["posterior"].dataset[name].groupby("element"):
             row[f"eq8_{element}_mean"], row[f"eq8_{element}_sd"] = float(one.mean()), float(one.std(ddof=1))
         pulled = f"the posterior's own pull is {row['pull']:+.2g} sigma" if abs(row["pull"]) > _PULL else ""
-        apart = row["difference_sigma"] if name in parameters else 0.0
-        differ = (
-            f"chi^2 and the posterior are {abs(apart):.1f} sigma apart: {_WHY_APART}" if abs(apart) > _APART else ""
-        )
-        row["note"] = "; ".join(filter(None, (differ, notes.get(name), pulled)))
+        far = ""
+        if name in parameters and (sigma := abs(row["difference_sigma"])) > _APART:
+            far = (
+                f"chi^2 and the posterior are {sigma:.1f} sigma apart: look for an abundance zero point that follows"
+                " distance"
+            )
+        row["note"] = "; ".join(filter(None, (far, notes.get(name), pulled)))
         rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
     table.attrs = {"eq8": combination}

@@ -96,8 +96,7 @@ def null_test(posterior: xr.DataTree, mass_model: MassModel | None = None, seed:
             c0 += (w * (Y[part] - columns @ B)).sum(0)
             np.add.at(left, bins[part], w * (Y[part] - columns @ without))
             np.add.at(number, bins[part], w)
-        c0 /= (weight[:, None] * patterns[which]).sum(0)
-        return np.concatenate([c0[None], terms]), left / np.maximum(number, 1e-9), number
+        return np.concatenate([c0[None] / number.sum(0), terms]), left / np.maximum(number, 1e-9), number
 
     found = threaded("null test", "draw")(at, range(len(theta)))
     coefficient = np.stack([values for values, _, _ in found]) * f.scale.values

@@ -49,9 +49,9 @@ def map_there(
     `sent` holds what the workers have already, by its digest, and learns what they get. Raises what the function
     raises.
     """
-    done = 0
+    packed, done = _packed(function), 0
     for tries_left in reversed(range(_TRIES)):
-        shared = [_future(client, sent, item) for item in _packed(function)]
+        shared = [_future(client, sent, item) for item in packed]
         tasks = client.map(_value, points[done:], shared=shared, pure=False)
         try:
             for task in tasks:

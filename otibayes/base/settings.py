@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numpy as np
-
 from .errors import InputError
 
 __all__ = [
@@ -71,7 +69,9 @@ def delta_setting(delta: Any) -> Any:
     if isinstance(delta, str):
         check_delta(delta)
         return delta
-    from .arrays import in_unit  # imports JAX, and the command line reads settings first
+    import numpy as np  # here, because the command line reads settings at its start
+
+    from .arrays import in_unit
 
     values = np.asarray(in_unit(delta, "kpc", "delta"), float)
     if not (np.isfinite(values) & (values > 0)).all():

@@ -17,7 +17,9 @@ __all__ = ["field_group", "posterior_groups", "timings_group"]
 _INPUTS = ["sqrt_J_R", "L_z", "sqrt_J_z"]
 
 
-def posterior_groups(found: Posterior, drawn: Predictions, shown: np.ndarray) -> dict[str, xr.Dataset]:
+def posterior_groups(
+    found: Posterior, drawn: Predictions, shown: np.ndarray | slice = slice(None)
+) -> dict[str, xr.Dataset]:
     """All groups that follow from a posterior and its predictions; of the stars, those that are `shown` (indices)."""
     data = found.data
     elements = list(data.elements)
@@ -94,7 +96,7 @@ def _surface(report: SurfaceReport) -> xr.Dataset:
     )
 
 
-def _predictive(drawn: Predictions, data: Data, chains: int, shown: np.ndarray) -> dict[str, xr.Dataset]:
+def _predictive(drawn: Predictions, data: Data, chains: int, shown: np.ndarray | slice) -> dict[str, xr.Dataset]:
     """Predictions star by star, one variable an element, what was observed of the same stars, and the field itself."""
     coords, Y = {"star": drawn.stars}, np.asarray(data.Y)[drawn.stars]
     observed = np.where(np.isfinite(data.variance[drawn.stars]), data.centre + data.scale * Y, np.nan)
@@ -120,8 +122,11 @@ def _predictive(drawn: Predictions, data: Data, chains: int, shown: np.ndarray) 
     }
 
 
-def field_group(field: FieldDraws, data: Data, shape: tuple[int, int], shown: np.ndarray) -> xr.Dataset:
-    """All that the field follows from at (chain, draw) draws: coefficients of the design and what the design is."""
+def field_group(
+    field: FieldDraws, data: Data, shape: tuple[int, int], shown: np.ndarray | slice = slice(None)
+) -> xr.Dataset:
+    """All that the field follows from at (chain, draw) draws: coefficients of the design and what the design is; of
+    the stars, those that are `shown` (indices)."""
     basis, lead = data.basis, ("chain", "draw")
 
     def over(values: np.ndarray) -> np.ndarray:
