@@ -1,7 +1,6 @@
 """Three answers side by side, equation 8, chi^2 and the posterior, with what to know before believing any of them."""
 
 import json
-import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -172,8 +171,7 @@ def chi2_rise(classical: "xr.DataTree", theta: Any) -> np.ndarray:
     for e in range(found.sizes["element"]):
         one = found.isel(element=e)
         region = Region(one.centre.values, one.whitening.values, float(one["size"]), -anywhere, anywhere)
-        degree = int(one.degree)
-        read = reader(region, degree, one.terms.values[: math.comb(theta.shape[-1] + degree, degree)])
+        read = reader(region, int(one.degree), one.terms.values)
         statistics = np.array([read(point) for point in theta.reshape(-1, theta.shape[-1])])
         lowest, root = one.statistics.values, one.root.values
         rises.append(((statistics @ root.T) ** 2).sum(1) - ((root @ lowest) ** 2).sum())

@@ -43,40 +43,39 @@ def nearest(tree: cKDTree, stars: np.ndarray, number: int) -> np.ndarray:
 def local_mean(counts: Any, x: Any, y: Any, naive: bool = False) -> np.ndarray:
     """Mean label at the star, from its neighbours: (S, E, B) (PW21, equations A1-A6).
 
-    `counts` (S, K, B): how often each of K neighbours of S stars counts in each of B resamples; `x` (S, 3, K): their
+    `counts` (K, S, B): how often each of K neighbours of S stars counts in each of B resamples; `x` (S, 3, K): their
     displacements J_k - J_* [kpc km/s]; `y` (S, E, K): their labels. `naive` takes A1, and so does a star whose
     displacement A2 underflows.
     """
-    sums = np.matmul(np.asarray(_moments(x, y, naive)), counts)  # by BLAS, three times as fast as XLA's product
-    return np.asarray(_mean(sums, y.shape[1], naive))
-
-
-@partial(jax.jit, static_argnums=2, compiler_options=_ONE_THREAD)
-def _moments(x: Any, y: Any, naive: bool) -> Any:
-    """1, y, and for the weighted mean x, x x, x y of each neighbour: (S, moments, K)."""
-    moments = [jnp.ones((len(x), 1, x.shape[2]), x.dtype), y]
-    if not naive:
-        moments += [x, *(x[:, [i]] * x[:, [j]] for i, j in _PAIRS), *(x[:, [i]] * y for i in range(3))]
-    return jnp.concatenate(moments, 1)
-
-
-@partial(jax.jit, static_argnums=(1, 2), compiler_options=_ONE_THREAD)
-def _mean(sums: Any, E: int, naive: bool) -> Any:
-    """The mean (S, E, B) from the sums of `_moments` over neighbours (S, moments, B)."""
-    # K of the paper, (S, B); no one uses the mean of a star without neighbours
-    total, sum_y = jnp.maximum(sums[:, 0], 1), sums[:, 1 : 1 + E]
-    plain = sum_y / total[:, None]  # A1
+    counts = np.asarray(counts)
     if naive:
-        return plain
-    sum_x, sum_xx = sums[:, 1 + E : 4 + E], sums[:, 4 + E : 10 + E]
+        weights, total = counts, counts.sum(0)
+    else:  # products by BLAS, three times as fast as XLA's
+        sums = np.matmul(np.asarray(_moments(x)), counts.transpose(1, 0, 2))
+        weights, total = map(np.asarray, _weights(counts, x, sums))
+    return np.matmul(np.asarray(y), weights.transpose(1, 0, 2)) / total[:, None]
+
+
+@partial(jax.jit, compiler_options=_ONE_THREAD)
+def _moments(x: Any) -> Any:
+    """1, x and x x of each neighbour: (S, 10, K)."""
+    return jnp.concatenate([jnp.ones_like(x[:, :1]), x, *(x[:, [i]] * x[:, [j]] for i, j in _PAIRS)], 1)
+
+
+@partial(jax.jit, compiler_options=_ONE_THREAD)
+def _weights(counts: Any, x: Any, sums: Any) -> tuple[Any, Any]:
+    """Weights w_k of A6 times the counts, (K, S, B), and their sum over neighbours (S, B); `sums` of `_moments`."""
+    total = jnp.maximum(sums[:, 0], 1)  # K of the paper, (S, B); no one uses the mean of a star without neighbours
+    sum_x, sum_xx = sums[:, 1:4], sums[:, 4:]
     d = sum_x / total[:, None]  # A2, less J_*
-    xi = (d * sum_x).sum(1)  # sums over k of xi_k = x_k . d (A3), xi_k^2 and xi_k y_k
+    xi = (d * sum_x).sum(1)  # sums over k of xi_k = x_k . d (A3) and of xi_k^2
     xi2 = sum((1 if i == j else 2) * d[:, i] * d[:, j] * sum_xx[:, n] for n, (i, j) in enumerate(_PAIRS))
-    xi_y = sum(d[:, [i]] * sums[:, 10 + E * (i + 1) : 10 + E * (i + 2)] for i in range(3))
-    norm = xi**2 - total * xi2  # sum of w_k = xi_k sum(xi) - sum(xi^2) (A6); never positive
-    steep = -norm > 64 * jnp.finfo(norm.dtype).eps * total * xi2
-    mean = (xi[:, None] * xi_y - xi2[:, None] * sum_y) / jnp.where(steep, norm, -1.0)[:, None]  # A5
-    return jnp.where(steep[:, None], mean, plain)
+    norm = total * xi2 - xi**2  # sum of -w_k, where w_k = xi_k sum(xi) - sum(xi^2) (A6); never negative
+    steep = norm > 64 * jnp.finfo(norm.dtype).eps * total * xi2
+    terms = d * jnp.where(steep, xi, 0)[:, None], jnp.where(steep, xi2, 1), jnp.where(steep, norm, total)
+    # without the barrier XLA computes these terms anew for every neighbour
+    slope, constant, norm = jax.lax.optimization_barrier(terms)
+    return counts * (constant - sum(x[:, i].T[:, :, None] * slope[:, i] for i in range(3))), norm
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_ONE_THREAD)
@@ -140,7 +139,7 @@ def deviation_blocks(
         filled, index = np.resize(chosen, size), np.resize(index, (size, index.shape[1]))  # repeats rows
         total, kept = _truncated_counts(padded_drawn, index, K, settings.own_copies, dtype)
         x, y = _gathered(padded_actions, padded_labels, filled, index, dtype)
-        mean = local_mean(np.asarray(kept).transpose(1, 0, 2), x, y, settings.naive_mean)
+        mean = local_mean(kept, x, y, settings.naive_mean)
         enough = (np.asarray(total)[:S] >= K).all(1)
         found = centred[chosen, :, None].astype(dtype) - mean[:S]
         return use(present[chosen[enough]], found[enough]), chosen[~enough]

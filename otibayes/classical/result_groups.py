@@ -173,7 +173,6 @@ def _surface_group(report: "SurfaceReport", coords: Mapping[str, Any], constrain
             "pair_error": (("pair", "constraint"), report.pair_error, sd),
             "rms": ("element", report.rms, sd),
             "worst": ("element", report.worst, sd),
-            "degree": ("element", report.degree),
             "refined": ("element", report.refined),
             "outermost": ("element", report.outermost, {"long_name": "optimum, in units of the region's size"}),
             "chi2_rms": ("element", report.chi2_rms, sd),
@@ -223,10 +222,8 @@ def chi2_group(
         "size": ("element", np.array([region.size for region in regions])),
         "degree": ("element", np.array([element.surface.degree for element in found])),
     }
-    terms = [element.surface.coefficients[:, 0] for element in found]
-    most = max(len(one) for one in terms)
-    terms = [np.pad(one, ((0, most - len(one)), (0, 0))) for one in terms]
-    variables["terms"] = (("element", "term", "statistic"), np.stack(terms), {"long_name": "of the surface, Chebyshev"})
+    terms = np.stack([element.surface.coefficients[:, 0] for element in found])
+    variables["terms"] = (("element", "term", "statistic"), terms, {"long_name": "of the surface, Chebyshev"})
     labels = {"statistic": statistic, "statistic_2": statistic, "parameter": parameter, "parameter_2": parameter}
     return xr.Dataset(
         variables,

@@ -2,13 +2,13 @@
 
 A pilot surface about the paper's start serves all elements. Where optima leave it, a surface over the prior takes its
 place. Passes over the stars at optima then measure how well the surfaces stand for the plain coefficients, and an
-element whose error is too large gets a surface over a region of its own. One pass over the stars serves all elements
-and resamples, and every surface in whose region it lies.
+element whose error is too large gets a better surface: first one that is fitted to these passes too, then one over a
+region of its own. One pass over the stars serves all elements and resamples, and every surface in whose region it lies.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -22,8 +22,6 @@ from ..base.response_surface import (
     distance,
     draw,
     evaluate,
-    fit,
-    predict,
     reader,
 )
 from ..base.store import Store
@@ -35,25 +33,21 @@ __all__ = ["SurfaceFit", "SurfaceReport", "jacobian", "optimise_on_surfaces", "p
 
 PILOT = 3.0  # radius of the pilot's ball in `scales`: 0.42 in m_disk, 0.285 kpc, 60 pc, 4.5 km/s
 WIDE = 6.0  # radius of the ball about the middle of the prior, whose half-width is 5
-DEGREE = 3  # of these two, and in a region of which degree 2 leaves out more than LEFT_OUT [bootstrap sd, rms]
-LEFT_OUT = 0.1
+DEGREE = 3
 OVERSAMPLING = 1.4  # passes over polynomials
-_ACCEPTED = 0.25  # rms error of a surface at optima of equation 8 [bootstrap sd]
-CHI2_ACCEPTED = 0.5  # the same of the statistics of chi^2, twelve where equation 8 has three
 EDGE = 0.97  # an optimum further out, in units of the region's size, is on its edge
-ROUNDS = 3  # of growing a region of an element's own
+_ROUNDS = 3  # in which surfaces that are not accepted are made better
 CHI2_STARTS = 8  # of the minimum of chi^2 on all stars
 _MARGIN = 1.2  # of a region beyond its outermost optimum
 _ROOM = 0.15  # of a region in every direction at least, in `scales`
-_POINTS = 200  # at which degrees are compared
 
 
 class SurfaceReport(NamedTuple):
     """Errors of the surfaces: plain less surface coefficients (a1, b1, a2) at optima, in units of their bootstrap sd.
 
     `pairs` (P, 2): random (element, resample); `pair_error` (P, 3) at their optima; `rms` and `worst` (E,) over an
-    element's pairs. `degree` (E,) of the surfaces; `refined` (E,): the first surface was not accepted, and one over a
-    region of the element's own took its place; `outermost` (E,) optimum, in units of its region's size: above 0.97 it
+    element's pairs. `refined` (E,): the first surface was not accepted, and one over a region of the element's own took
+    its place; `outermost` (E,) optimum, in units of its region's size: above 0.97 it
     is on the edge. `passes` over the stars; `chi2_rms` (E,) of the statistics of chi^2 at the same optima, NaN where
     none is in the region of chi^2.
     """
@@ -62,7 +56,6 @@ class SurfaceReport(NamedTuple):
     pair_error: np.ndarray
     rms: np.ndarray
     worst: np.ndarray
-    degree: np.ndarray
     refined: np.ndarray
     outermost: np.ndarray
     passes: int
@@ -91,6 +84,7 @@ class Target:
     The valley of equation 8 is not that of chi^2, so that each has a surface of its own.
     """
 
+    accepted: ClassVar[float]  # rms error of the surface at optima [bootstrap sd]
     statistic: Statistic
     element: int
     first: Surface
@@ -121,18 +115,13 @@ class Target:
         """Distance of the outermost optimum, in units of the region's size."""
         return float(distance(self.surface.region, self.optima).max())
 
-    def own_region(self) -> tuple[Region, int]:
-        """The ellipsoid that holds the optima, and the degree that the first surface's curvature asks for in it."""
+    def own_region(self) -> Region:
+        """The ellipsoid that holds the optima."""
         unit = scales(self.statistic.model.parameters)
         covariance = np.cov((self.optima / unit).T) + _ROOM**2 * np.eye(len(unit))
         whitening: Any = np.linalg.inv(np.linalg.cholesky(covariance)) / unit
         region = replace(self.first.region, centre=self.optima.mean(0), whitening=whitening, size=1.0)
-        region = replace(region, size=max(_MARGIN * float(distance(region, self.optima).max()), 3.0))
-        points = draw(region, _POINTS, 0)
-        values = self.vanishing(predict(self.first.region, self.first.degree, points, self.first.coefficients))
-        left = values - predict(region, 2, points, fit(region, 2, points, values))
-        left_out = np.sqrt(np.mean((left / self._sd(values).mean(0)) ** 2))
-        return region, 2 if left_out < LEFT_OUT else DEGREE
+        return replace(region, size=max(_MARGIN * float(distance(region, self.optima).max()), 3.0))
 
     def error(self, theta: np.ndarray, values: Coefficients, row: int) -> np.ndarray:
         """Plain values (1, ...) at theta (d,) less the surface's of one resample, in bootstrap sd: NaN outside."""
@@ -146,6 +135,8 @@ class Target:
 
 class EquationEight(Target):
     """Its last row is of all stars with the other weights."""
+
+    accepted = 0.2
 
     @classmethod
     def select(cls, values: Coefficients, element: int) -> Any:
@@ -181,6 +172,10 @@ class EquationEight(Target):
 
 
 class Chi2(Target):
+    """Of twelve statistics, where equation 8 has three coefficients."""
+
+    accepted = 0.5
+
     @classmethod
     def select(cls, values: Coefficients, element: int) -> Any:
         return chi2.statistics(values.binned)[:, :, element]
@@ -249,13 +244,21 @@ def optimise_on_surfaces(statistic: Statistic, store: Store, starts: int, checks
 
     pairs = random_pairs(range(E))
     error, chi2_error = _errors(passes, equations, chi2s, pairs)
-    for target in targets:
-        errors, accepted = (chi2_error, CHI2_ACCEPTED) if isinstance(target, Chi2) else (error, _ACCEPTED)
-        target.refined = _rms(errors[pairs[:, 0] == target.element]) > accepted
-    refined = [target for target in targets if target.refined]
-    _refine(passes, refined, seed)
-    again = sorted({target.element for target in refined})
-    if again:
+
+    def accepted(target: Target) -> bool:
+        errors = chi2_error if isinstance(target, Chi2) else error
+        inside = not target.refined or target.outermost <= EDGE
+        return inside and not _rms(errors[pairs[:, 0] == target.element]) > target.accepted
+
+    for attempt in range(_ROUNDS):
+        refused = [target for target in targets if not accepted(target)]
+        if not refused:
+            break
+        if attempt:
+            _refine(passes, refused, seed + 1 + attempt)
+        else:  # the passes at optima are where the surfaces are read
+            _fit_again(passes, refused)
+        again = sorted({target.element for target in refused})
         anew = np.isin(pairs[:, 0], again)
         pairs[anew] = random_pairs(again)
         error[anew], chi2_error[anew] = _errors(passes, equations, chi2s, pairs[anew])
@@ -266,7 +269,6 @@ def optimise_on_surfaces(statistic: Statistic, store: Store, starts: int, checks
         pair_error=error,
         rms=np.array([_rms(error[one]) for one in mine]),
         worst=np.array([np.abs(error[one]).max() for one in mine]),
-        degree=np.array([target.surface.degree for target in equations]),
         refined=np.array([target.refined for target in equations]),
         outermost=np.array([target.outermost for target in equations]),
         passes=len(passes.theta),
@@ -283,19 +285,27 @@ def optimise_on_surfaces(statistic: Statistic, store: Store, starts: int, checks
     )
 
 
+def _fit_again(passes: Evaluations, targets: Sequence[Target]) -> None:
+    """Fit the first surface of each target to all passes that are known by now."""
+    regions = {id(target.first.region): target.first.region for target in targets}
+    surfaces = {key: passes.surface(region, DEGREE) for key, region in regions.items()}
+    for target in targets:
+        surface = surfaces[id(target.first.region)]
+        target.first = target.surface = _of(surface, type(target), target.element)
+        target.optimise()
+
+
 def _refine(passes: Evaluations, targets: Sequence[Target], seed: int) -> None:
-    """Give each target a surface over a region of its own, and a larger one while an optimum is on the edge."""
-    for attempt in range(ROUNDS):
-        regions = [target.own_region() for target in targets]
-        # the nodes of a small region serve the larger ones that hold it
-        volume = [region.size ** len(region.centre) / np.linalg.det(region.whitening) for region, _ in regions]
-        for i in np.argsort(volume, kind="stable"):
-            region, degree = regions[i]
-            passes.cover(region, degree, OVERSAMPLING, seed + 2 + attempt)
-        for target, (region, degree) in zip(targets, regions, strict=True):
-            target.surface = _of(passes.surface(region, degree), type(target), target.element)
-            target.optimise()
-        targets = [target for target in targets if target.outermost > EDGE]
+    """Give each target a surface over a region of its own."""
+    regions = [target.own_region() for target in targets]
+    # the nodes of a small region serve the larger ones that hold it
+    volume = [region.size ** len(region.centre) / np.linalg.det(region.whitening) for region in regions]
+    for i in np.argsort(volume, kind="stable"):
+        passes.cover(regions[i], DEGREE, OVERSAMPLING, seed)
+    for target, region in zip(targets, regions, strict=True):
+        target.surface = _of(passes.surface(region, DEGREE), type(target), target.element)
+        target.refined = True
+        target.optimise()
 
 
 def _errors(
