@@ -42,8 +42,8 @@ def held_coefficients(statistic, theta):
         x, labels = (J[index] - J[:, None]).transpose(0, 2, 1), y[index][:, None]
         found = []
         for counts in statistic.counts:
-            total = np.minimum(np.cumsum(counts[index], 1), K)
-            weights = np.diff(total, axis=1, prepend=0)[..., None].astype(float)
+            total = np.minimum(np.cumsum(counts[index.T], 0), K)
+            weights = np.diff(total, axis=0, prepend=0)[..., None].astype(float)
             found.append(y - local_mean(weights, x, labels)[:, 0, 0])
         return least_squares(angle, np.stack(found)[..., None], statistic.weights.chosen, statistic.counts)[:, 0]
 

@@ -14,8 +14,8 @@ from otibayes.analysis.plot.abundances import _start
 from otibayes.analysis.table_1 import table_1, table_1_text
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import TABLE
+from otibayes.classical.joint import joint_gls, joint_product
 from otibayes.classical.local_mean import deviation
-from otibayes.classical.result_groups import joint_gls, joint_product
 from otibayes.classical.settings import ClassicalSettings
 from otibayes.cli import main
 from otibayes.dynamics import action_angle, phase_space

@@ -89,7 +89,7 @@ def test_plane_is_reproduced_along_the_displacement():
 def test_zero_displacement_takes_the_naive_mean():
     x = np.array([[[1.0, -1.0, 0, 0], [0, 0, 2.0, -2.0], [0, 0, 0, 0]]])
     y = np.array([[[1.0, 2.0, 3.0, 5.0]]])
-    counts = np.ones((1, 4, 1))
+    counts = np.ones((4, 1, 1))
     assert local_mean(counts, x, y)[0, 0, 0] == 2.75
     assert local_mean(counts, 1e-170 * (x + 0.1), y)[0, 0, 0] == 2.75  # xi^2 underflows
 

@@ -12,7 +12,7 @@ from otibayes.models.free_circular_velocity import FREE
 import otibayes as oti
 from otibayes.base.errors import InputError
 from otibayes.base.parameters import TABLE
-from otibayes.classical.result_groups import joint_constraints
+from otibayes.classical.joint import joint_constraints
 from otibayes.classical.settings import ClassicalSettings
 from otibayes.dynamics import MILKY_WAY
 from otibayes.generative.model import load_model

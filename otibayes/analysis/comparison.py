@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import InputError
-from ..base.response_surface import Region, reader
-from ..classical.result_groups import MARK
+from ..classical.joint import MARK, weighted_statistics
 
 if TYPE_CHECKING:  # pandas and ArviZ are slow to import, and this module is imported with the package
     import pandas as pd
@@ -166,15 +165,11 @@ def chi2_rise(classical: "xr.DataTree", theta: Any) -> np.ndarray:
         raise InputError("the result has no chi^2: fit with the surface, bins of J_z and more bootstraps")
     found = classical["chi2"].dataset
     theta = np.asarray(theta, float)
-    anywhere = np.full(theta.shape[-1], np.inf)
     rises = []
-    for e in range(found.sizes["element"]):
-        one = found.isel(element=e)
-        region = Region(one.centre.values, one.whitening.values, float(one["size"]), -anywhere, anywhere)
-        read = reader(region, int(one.degree), one.terms.values)
-        statistics = np.array([read(point) for point in theta.reshape(-1, theta.shape[-1])])
-        lowest, root = one.statistics.values, one.root.values
-        rises.append(((statistics @ root.T) ** 2).sum(1) - ((root @ lowest) ** 2).sum())
+    for e, function in enumerate(weighted_statistics(found)):
+        lowest = (found.root.values[e] @ found.statistics.values[e]) ** 2
+        values = np.array([function(point) for point in theta.reshape(-1, theta.shape[-1])])
+        rises.append((values**2).sum(1) - lowest.sum())
     return np.stack(rises, 1).reshape(*theta.shape[:-1], len(rises))
 
 

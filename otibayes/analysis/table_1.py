@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import InputError
-from ..classical.result_groups import MARK, Joint, joint_constraints, joint_gls, joint_product
+from ..classical.joint import MARK, Joint, joint_constraints, joint_gls, joint_product
 from ..dynamics import MILKY_WAY, MassModel
 
 if TYPE_CHECKING:  # pandas is slow to import
@@ -34,17 +34,15 @@ def excluding(classical: "xr.DataTree", exclude: Sequence[str] = (), model: Mass
     return kept
 
 
-def _replicates(classical: "xr.DataTree", elements: Sequence[str], model: MassModel, group: str) -> np.ndarray:
-    """(E, B, d)."""
-    if group == "chi2":
-        return classical["chi2"].dataset.replicates.sel(element=list(elements)).transpose("element", "draw", ...).values
+def _replicates(classical: "xr.DataTree", elements: Sequence[str], model: MassModel) -> np.ndarray:
+    """(E, B, d) of equation 8."""
     draws = classical["posterior"].dataset.sel(element=list(elements), chain=0)
     return np.stack([draws[p.name].transpose("element", "draw").values for p in model.parameters], -1)
 
 
 def joint_of(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassModel = MILKY_WAY) -> dict[str, Joint]:
     """Joint constraints of equation 8 without some elements: "product", and "gls" with enough bootstraps."""
-    replicates = _replicates(classical, excluding(classical, exclude, model), model, "posterior")
+    replicates = _replicates(classical, excluding(classical, exclude, model), model)
     found = {"product": joint_product(replicates)}
     if len(replicates) * replicates.shape[2] + 2 < replicates.shape[1]:
         found["gls"] = joint_gls(replicates)
@@ -56,8 +54,8 @@ def table_1(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassMo
 
     Rows: the parameters, M_disk [Msun] and M_disk/M_halo within 8.1 kpc. Columns: (elements, constraint, "mean" or
     "sd"): of equation 8 the paper's "product" of Gaussians and "gls" with the cross-covariance of the elements, both
-    with errors across its valley only; "chi2", by generalised least squares; each where there are enough bootstraps.
-    Derived quantities are to first order. Raises `InputError` as `excluding`.
+    with errors across its valley only; "chi2", the minimum of the elements' sum; each where there are enough
+    bootstraps. Derived quantities are to first order. Raises `InputError` as `excluding`.
     """
     import pandas as pd
 
@@ -66,8 +64,8 @@ def table_1(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassMo
         groups["without " + ", ".join(exclude)] = excluding(classical, exclude, model)
     columns: dict[Any, dict[str, float]] = {}
     for title, elements in groups.items():
-        ours = _replicates(classical, elements, model, "chi2") if "chi2" in classical.children else None
-        joint = joint_constraints(_replicates(classical, elements, model, "posterior"), model, ours)
+        ours = classical["chi2"].dataset.sel(element=elements) if "chi2" in classical.children else None
+        joint = joint_constraints(_replicates(classical, elements, model), model, ours)
         if joint is None:
             continue
         for name in joint.combination.values.tolist():

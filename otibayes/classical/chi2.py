@@ -46,20 +46,24 @@ class _Weight(NamedTuple):
 
 
 class _Chi2Minimum(NamedTuple):
-    """`theta` (d,), `value` of chi^2, `converged`; `covariance` (d, d) of theta from the curvature there."""
+    """`theta` (d,), `value` of chi^2, `converged`; `slopes` (n, d) of the weighted statistics there, by theta, and the
+    `covariance` (d, d) of theta from them."""
 
     theta: np.ndarray
     value: float
     converged: bool
+    slopes: np.ndarray
     covariance: np.ndarray
 
 
 class Chi2Element(NamedTuple):
-    """chi^2 of one element: `minima` on all stars and on each resample, the `statistics` (n,) of all stars at the first
-    and their `weight`; the `surface` of all stars; the profile `interval` (d, 2) of the first minimum."""
+    """chi^2 of one element: `minima` of all stars and of each resample; at the first, the `statistics` (n,) of all stars
+    and those of the resamples, `resampled` (B, n); their `weight`; the `surface` of all stars; the profile `interval`
+    (d, 2) of the first minimum."""
 
     minima: list[_Chi2Minimum]
     statistics: np.ndarray
+    resampled: np.ndarray
     weight: _Weight
     surface: Surface
     interval: np.ndarray
@@ -95,19 +99,19 @@ def p_value(value: Any, resamples: int, dof: int) -> Any:
 def minimise_chi2(
     function: Callable[[np.ndarray], np.ndarray],
     target: Any,
-    weight: _Weight,
+    root: np.ndarray,
     start: np.ndarray,
     table: Sequence[Parameter],
 ) -> _Chi2Minimum:
     """Minimise chi^2 of statistics `function(theta)` (n,) less `target` (n,), within the bounds of the table.
 
-    `function` must be finite everywhere within them.
+    chi^2 is the square of `root` (n, n) times the difference. `function` must be finite everywhere within them.
     """
     unit = scales(table)
     low, high = np.array([[p.low, p.high] for p in table]).T
     inside = np.clip(start, low + 1e-6 * unit, high - 1e-6 * unit)
     found = least_squares(
-        lambda x: weight.root @ (function(x * unit) - target),
+        lambda x: root @ (function(x * unit) - target),
         inside / unit,
         bounds=(low / unit, high / unit),
         diff_step=1e-4,
@@ -115,7 +119,7 @@ def minimise_chi2(
         xtol=1e-6,
     )
     covariance = np.linalg.pinv(found.jac.T @ found.jac, hermitian=True) * np.outer(unit, unit)
-    return _Chi2Minimum(found.x * unit, 2 * float(found.cost), bool(found.success), covariance)
+    return _Chi2Minimum(found.x * unit, 2 * float(found.cost), bool(found.success), found.jac / unit, covariance)
 
 
 def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]) -> Chi2Element:
@@ -130,12 +134,12 @@ def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]
     theta = starts[0]
     for _ in range(3):
         chosen = weight(np.stack([function(theta) for function in rows[1:]]), len(table))
-        found = [minimise_chi2(rows[0], 0.0, chosen, start, table) for start in (theta, *starts[1:])]
+        found = [minimise_chi2(rows[0], 0.0, chosen.root, start, table) for start in (theta, *starts[1:])]
         best = min(found, key=lambda minimum: minimum.value)
         theta = best.theta
-    centre = rows[0](theta)
-    resampled = [minimise_chi2(function, centre, chosen, theta, table) for function in rows[1:]]
-    return Chi2Element([best, *resampled], centre, chosen, surface, np.full((len(table), 2), np.nan))
+    centre, resampled = rows[0](theta), np.stack([function(theta) for function in rows[1:]])
+    minima = [minimise_chi2(function, centre, chosen.root, theta, table) for function in rows[1:]]
+    return Chi2Element([best, *minima], centre, resampled, chosen, surface, np.full((len(table), 2), np.nan))
 
 
 def profile(element: Chi2Element, table: Sequence[Parameter]) -> np.ndarray:

@@ -75,7 +75,7 @@ def _weights(counts: Any, x: Any, sums: Any) -> tuple[Any, Any]:
     terms = d * jnp.where(steep, xi, 0)[:, None], jnp.where(steep, xi2, 1), jnp.where(steep, norm, total)
     # without the barrier XLA computes these terms anew for every neighbour
     slope, constant, norm = jax.lax.optimization_barrier(terms)
-    return counts * (constant - sum(x[:, i].T[:, :, None] * slope[:, i] for i in range(3))), norm
+    return counts * (constant[None] - sum(x[:, i].T[:, :, None] * slope[None, :, i] for i in range(3))), norm
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4), compiler_options=_ONE_THREAD)

@@ -1,16 +1,15 @@
-"""The groups of a classical result, and the joint constraint of several elements."""
+"""The groups of a classical result."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import xarray as xr
 
-from ..base.errors import InputError
-from ..dynamics import MassModel, derived_quantities
-from ..results.schema import derived_of, quantities
+from ..dynamics import MassModel
+from ..results.schema import quantities
 from .chi2 import USED, Chi2Element, p_value
+from .joint import MARK, joint_constraints
 from .objective import coefficient_names, scales
 from .statistic import Statistic, other_weights
 
@@ -18,93 +17,7 @@ if TYPE_CHECKING:
     from .fit import ClassicalFit
     from .surfaces import SurfaceReport
 
-__all__ = ["MARK", "Joint", "chi2_group", "classical_groups", "joint_constraints", "joint_gls", "joint_product"]
-
-MARK = "errors across its valley only"  # stands beside every number from equation 8
-
-
-class Joint(NamedTuple):
-    """A Gaussian over theta: `mean` (d,) and `covariance` (d, d), in the parameters' units."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-def joint_product(replicates: Any) -> Joint:
-    """Product of the elements' Gaussians, with the means and covariances of `replicates` (E, B, d) (PW21, Table 1).
-
-    It takes the elements as independent. They are not, so that its covariance is too small. Raises `InputError` where
-    B does not exceed d: the covariance of an element then has no inverse.
-    """
-    replicates = np.asarray(replicates)
-    _, B, d = replicates.shape
-    if d >= B:
-        raise InputError(f"the covariance of {d} parameters needs more bootstraps, got {B}")
-    inverses = np.stack([np.linalg.inv(np.cov(element.T)) for element in replicates])
-    covariance = np.linalg.inv(inverses.sum(0))
-    return Joint(covariance @ np.einsum("eij,ej->i", inverses, replicates.mean(1)), covariance)
-
-
-def joint_gls(replicates: Any) -> Joint:
-    """Generalised least squares over elements, with the cross-covariance of their `replicates` (E, B, d).
-
-    The same resamples serve all elements. The inverse of a covariance from B resamples is too large by the factor of
-    Hartlap et al. (2007). Raises `InputError` where B does not exceed E d + 2.
-    """
-    E, B, d = np.shape(replicates)
-    if E * d + 2 >= B:
-        raise InputError(f"the joint constraint of {E} elements needs more than {E * d + 2} bootstraps, got {B}")
-    stacked = np.moveaxis(np.asarray(replicates), 0, 1).reshape(B, E * d)
-    inverse = np.linalg.inv(np.cov(stacked.T)) * (B - E * d - 2) / (B - 1)
-    A = np.tile(np.eye(d), (E, 1))
-    covariance = np.linalg.inv(A.T @ inverse @ A)
-    return Joint(covariance @ A.T @ inverse @ stacked.mean(0), covariance)
-
-
-def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: np.ndarray | None = None) -> xr.Dataset | None:
-    """The joint constraints that B resamples allow, over parameters and, to first order, derived quantities.
-
-    From replicates (E, B, d) of equation 8 the "product" and "gls", and "chi2" by generalised least squares from
-    those of chi^2. None where there is none.
-    """
-    parameter = [p.name for p in model.parameters]
-    asked = [("product", joint_product, equation_8), ("gls", joint_gls, equation_8), ("chi2", joint_gls, chi2)]
-    found = {}
-    for name, combine, replicates in asked:
-        if replicates is None:
-            continue
-        try:
-            joint = combine(replicates)
-        except (InputError, np.linalg.LinAlgError):
-            continue
-        if np.isfinite(joint.mean).all() and (np.linalg.eigvalsh(joint.covariance) > 0).all():
-            found[name] = joint
-    if not found:
-        return None
-    means = np.stack([joint.mean for joint in found.values()])
-    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
-    # nothing derives from a joint mean that is not a mass model
-    possible = ((means >= low) & (means <= high)).all(1)
-    possible &= np.array([bool(model.allowed(model.Parameters(*mean))) for mean in means])
-    derived = derived_of(means, model)
-    slopes = jax.jit(jax.vmap(jax.jacfwd(lambda t: derived_quantities(model.Parameters(*t), model))))(means)
-    values = np.where(possible[:, None], np.stack(list(derived.values()), 1), np.nan)
-    sd = [
-        [np.sqrt(np.asarray(slopes[n])[i] @ joint.covariance @ np.asarray(slopes[n])[i]) for n in derived]
-        for i, joint in enumerate(found.values())
-    ]
-    covariance = np.stack([joint.covariance for joint in found.values()])
-    return xr.Dataset(
-        {
-            "mean": (("combination", "parameter"), means),
-            "covariance": (("combination", "parameter", "parameter_2"), covariance),
-            "derived_mean": (("combination", "derived"), values),
-            "derived_sd": (("combination", "derived"), np.where(possible[:, None], np.array(sd), np.nan)),
-            "possible": ("combination", possible),
-        },
-        {"combination": list(found), "parameter": parameter, "parameter_2": parameter, "derived": list(derived)},
-        {"long_name": f"joint constraints of all elements; product and gls: equation 8, {MARK}"},
-    )
+__all__ = ["chi2_group", "classical_groups"]
 
 
 def classical_groups(found: "ClassicalFit", statistic: Statistic, elements: Sequence[str]) -> dict[str, xr.Dataset]:
@@ -157,11 +70,9 @@ def classical_groups(found: "ClassicalFit", statistic: Statistic, elements: Sequ
     }
     if found.report is not None:
         groups["surface"] = _surface_group(found.report, coords, constraint)
-    chi2_replicates = None
     if found.chi2:
         groups["chi2"] = chi2_group(found.chi2, coords, model, statistic.edges)
-        chi2_replicates = np.array([[one.theta for one in element.minima[1:]] for element in found.chi2])
-    joint = joint_constraints(found.replicates, model, chi2_replicates)
+    joint = joint_constraints(found.replicates, model, groups.get("chi2"))
     return groups if joint is None else groups | {"joint": joint}
 
 
@@ -208,6 +119,11 @@ def chi2_group(
         "replicate_values": (("draw", "element"), values[:, 1:].T),
         "converged": (("fit", "element"), np.array([[one.converged for one in m] for m in minima]).T),
         "statistics": (("element", "statistic"), np.stack([element.statistics for element in found])),
+        "resampled": (
+            ("draw", "element", "statistic"),
+            np.stack([element.resampled for element in found], 1),
+            {"long_name": "statistics of the resamples at the minimum of all stars"},
+        ),
         "scatter": (
             ("element", "statistic", "statistic_2"),
             np.stack([element.weight.covariance for element in found]),

@@ -136,7 +136,7 @@ class Target:
 class EquationEight(Target):
     """Its last row is of all stars with the other weights."""
 
-    accepted = 0.2
+    accepted = 0.25
 
     @classmethod
     def select(cls, values: Coefficients, element: int) -> Any:

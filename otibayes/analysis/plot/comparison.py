@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from scipy.stats import gaussian_kde
 
 from ...base.errors import InputError
-from ...classical.result_groups import MARK
+from ...classical.joint import MARK
 from ..comparison import check_pair
 from .figure import ELEMENTS, JOINT, POSTERIOR, TRUTH, axis_label, ellipses, new_figure
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ...base.errors import InputError
-from ...classical.result_groups import MARK
+from ...classical.joint import MARK
 from ...dynamics import MILKY_WAY, MassModel
 from ..table_1 import excluding, joint_of
 from .figure import DASHES, ELEMENTS, JOINT, TRUTH, axis_label, bracketed, ellipses, new_figure

@@ -1,0 +1,146 @@
+"""The joint constraint of several elements."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+from ..base.errors import InputError
+from ..base.response_surface import Region, reader
+from ..dynamics import MassModel, derived_quantities
+from ..results.schema import derived_of
+from .chi2 import minimise_chi2
+
+__all__ = [
+    "MARK",
+    "Joint",
+    "joint_chi2",
+    "joint_constraints",
+    "joint_gls",
+    "joint_product",
+    "weighted_statistics",
+]
+
+MARK = "errors across its valley only"  # stands beside every number from equation 8
+
+
+class Joint(NamedTuple):
+    """A Gaussian over theta: `mean` (d,) and `covariance` (d, d), in the parameters' units."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def joint_product(replicates: np.ndarray) -> Joint:
+    """Product of the elements' Gaussians, with the means and covariances of `replicates` (E, B, d) (PW21, Table 1).
+
+    It takes the elements as independent. They are not, so that its covariance is too small. Raises `InputError` where
+    B does not exceed d: the covariance of an element then has no inverse.
+    """
+    replicates = np.asarray(replicates)
+    _, B, d = replicates.shape
+    if d >= B:
+        raise InputError(f"the covariance of {d} parameters needs more bootstraps, got {B}")
+    inverses = np.stack([np.linalg.inv(np.cov(element.T)) for element in replicates])
+    covariance = np.linalg.inv(inverses.sum(0))
+    return Joint(covariance @ np.einsum("eij,ej->i", inverses, replicates.mean(1)), covariance)
+
+
+def joint_gls(replicates: np.ndarray) -> Joint:
+    """Generalised least squares over elements, with the cross-covariance of their `replicates` (E, B, d).
+
+    The same resamples serve all elements. The inverse of a covariance from B resamples is too large by the factor of
+    Hartlap et al. (2007). Raises `InputError` where B does not exceed E d + 2.
+    """
+    E, B, d = np.shape(replicates)
+    if E * d + 2 >= B:
+        raise InputError(f"the joint constraint of {E} elements needs more than {E * d + 2} bootstraps, got {B}")
+    stacked = np.moveaxis(np.asarray(replicates), 0, 1).reshape(B, E * d)
+    inverse = np.linalg.inv(np.cov(stacked.T)) * (B - E * d - 2) / (B - 1)
+    A = np.tile(np.eye(d), (E, 1))
+    covariance = np.linalg.inv(A.T @ inverse @ A)
+    return Joint(covariance @ A.T @ inverse @ stacked.mean(0), covariance)
+
+
+def weighted_statistics(chi2: xr.Dataset, nearest: bool = False) -> list[Callable[[np.ndarray], np.ndarray]]:
+    """Of each element of a result's `chi2`: statistics of all stars, a function of theta (d,), whose squares add up to
+    chi^2. Outside the region of the surface they are NaN, or with `nearest` those of its nearest point."""
+
+    def function(one: xr.Dataset) -> Callable[[np.ndarray], np.ndarray]:
+        anywhere = np.full(one.sizes["parameter"], np.inf)
+        region = Region(one.centre.values, one.whitening.values, float(one["size"]), -anywhere, anywhere)
+        read, root = reader(region, int(one.degree), one.terms.values, nearest), one.root.values
+        return lambda theta: root @ read(theta)
+
+    return [function(chi2.isel(element=e)) for e in range(chi2.sizes["element"])]
+
+
+def joint_chi2(chi2: xr.Dataset, model: MassModel) -> Joint:
+    """Minimum of the sum of the elements' chi^2, from a result's `chi2`.
+
+    The sum weights the elements as if they were independent. The covariance does not: it is that of the minima of the
+    resamples, the same for all elements, to first order.
+    """
+    functions = weighted_statistics(chi2, nearest=True)
+    starts = np.stack([chi2[p.name].values for p in model.parameters], -1)
+    identity = np.eye(len(functions) * chi2.sizes["statistic"])
+
+    def together(theta: np.ndarray) -> np.ndarray:
+        return np.concatenate([function(theta) for function in functions])
+
+    minima = [minimise_chi2(together, 0.0, identity, start, model.parameters) for start in starts]
+    best = min(minima, key=lambda minimum: minimum.value)
+    resampled = np.einsum("enm,bem->ben", chi2.root.values, chi2.resampled.values)
+    steps = resampled.reshape(len(resampled), -1) @ best.slopes @ best.covariance
+    return Joint(best.theta, np.cov(steps.T))
+
+
+def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset | None = None) -> xr.Dataset | None:
+    """The joint constraints that B resamples allow, over parameters and, to first order, derived quantities.
+
+    From replicates (E, B, d) of equation 8 the "product" and "gls", and "chi2" from a result's group. None where
+    there is none.
+    """
+    parameter = [p.name for p in model.parameters]
+    asked: list[tuple[str, Callable[[], Joint]]] = [
+        ("product", lambda: joint_product(equation_8)),
+        ("gls", lambda: joint_gls(equation_8)),
+    ]
+    if chi2 is not None:
+        asked.append(("chi2", lambda: joint_chi2(chi2, model)))
+    found = {}
+    for name, combine in asked:
+        try:
+            joint = combine()
+        except (InputError, np.linalg.LinAlgError):
+            continue
+        if np.isfinite(joint.mean).all() and (np.linalg.eigvalsh(joint.covariance) > 0).all():
+            found[name] = joint
+    if not found:
+        return None
+    means = np.stack([joint.mean for joint in found.values()])
+    low, high = np.array([[p.low, p.high] for p in model.parameters]).T
+    # nothing derives from a joint mean that is not a mass model
+    possible = ((means >= low) & (means <= high)).all(1)
+    possible &= np.array([bool(model.allowed(model.Parameters(*mean))) for mean in means])
+    derived = derived_of(means, model)
+    slopes = jax.jit(jax.vmap(jax.jacfwd(lambda t: derived_quantities(model.Parameters(*t), model))))(means)
+    values = np.where(possible[:, None], np.stack(list(derived.values()), 1), np.nan)
+    sd = [
+        [np.sqrt(np.asarray(slopes[n])[i] @ joint.covariance @ np.asarray(slopes[n])[i]) for n in derived]
+        for i, joint in enumerate(found.values())
+    ]
+    covariance = np.stack([joint.covariance for joint in found.values()])
+    return xr.Dataset(
+        {
+            "mean": (("combination", "parameter"), means),
+            "covariance": (("combination", "parameter", "parameter_2"), covariance),
+            "derived_mean": (("combination", "derived"), values),
+            "derived_sd": (("combination", "derived"), np.where(possible[:, None], np.array(sd), np.nan)),
+            "possible": ("combination", possible),
+        },
+        {"combination": list(found), "parameter": parameter, "parameter_2": parameter, "derived": list(derived)},
+        {"long_name": f"joint constraints of all elements; product and gls: equation 8, {MARK}"},
+    )
