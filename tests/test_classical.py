@@ -373,7 +373,10 @@ def test_chi2_comes_with_the_fit():
 
 
 def test_joint_chi2_is_the_minimum_of_the_sum_and_knows_that_elements_share_noise():
-    """Twins count once: the mean is that of one, and so is the covariance, whatever the curvature of the sum says."""
+    """Twins count once: the mean is that of one, and so is the covariance, whatever the curvature of the sum says.
+
+    Covariances are wider than those of the resamples, as those of the elements are.
+    """
     unit, rng = scales(TABLE), np.random.default_rng(0)
     region = Region(START, np.diag(1 / unit), 3.0, START - 1e3, START + 1e3)
     points = START + rng.normal(size=(60, 4)) * 0.3 * unit
@@ -391,9 +394,10 @@ def test_joint_chi2_is_the_minimum_of_the_sum_and_knows_that_elements_share_nois
         each = np.array([[m.theta for m in e.minima] for e in elements])
         expected = np.einsum("ij,ejk,ebk->bi", np.linalg.inv(sum(inverse)), inverse, each)  # statistics are linear
         np.testing.assert_allclose(joint.mean / unit, expected[0] / unit, atol=1e-3)
-        np.testing.assert_allclose(joint.covariance / square, np.cov(expected[1:].T) / square, atol=1e-4)
-    one = np.cov(np.array([m.theta for m in elements[0].minima[1:]]).T)
-    np.testing.assert_allclose(joint.covariance / square, one / square, atol=1e-4)
+        narrower = inverse[0] @ np.cov(each[0, 1:].T)
+        np.testing.assert_allclose(narrower, np.eye(4) * narrower[0, 0], atol=1e-3)
+        np.testing.assert_allclose(joint.covariance / square, np.cov(expected[1:].T) / narrower[0, 0] / square, atol=1e-4)
+    np.testing.assert_allclose(joint.covariance / square, np.linalg.inv(inverse[0]) / square, atol=1e-4)
 
 
 def test_chi2_knows_that_its_covariance_is_noisy():

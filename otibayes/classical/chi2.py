@@ -57,9 +57,9 @@ class _Chi2Minimum(NamedTuple):
 
 
 class Chi2Element(NamedTuple):
-    """chi^2 of one element: `minima` of all stars and of each resample; at the first, the `statistics` (n,) of all stars
-    and those of the resamples, `resampled` (B, n); their `weight`; the `surface` of all stars; the profile `interval`
-    (d, 2) of the first minimum."""
+    """chi^2 of one element: `minima` of all stars and of each resample; at the first minimum, the `statistics` (n,) of
+    all stars and those of the resamples, `resampled` (B, n), their `weight`, and the profile `interval` (d, 2); the
+    `surface` of all."""
 
     minima: list[_Chi2Minimum]
     statistics: np.ndarray

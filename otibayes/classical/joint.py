@@ -81,7 +81,7 @@ def joint_chi2(chi2: xr.Dataset, model: MassModel) -> Joint:
     """Minimum of the sum of the elements' chi^2, from a result's `chi2`.
 
     The sum weights the elements as if they were independent. The covariance does not: it is that of the minima of the
-    resamples, the same for all elements, to first order.
+    resamples, the same for all elements, to first order; wider as that of each element is, for weights that are noisy.
     """
     functions = weighted_statistics(chi2, nearest=True)
     starts = np.stack([chi2[p.name].values for p in model.parameters], -1)
@@ -93,6 +93,7 @@ def joint_chi2(chi2: xr.Dataset, model: MassModel) -> Joint:
     minima = [minimise_chi2(together, 0.0, identity, start, model.parameters) for start in starts]
     best = min(minima, key=lambda minimum: minimum.value)
     resampled = np.einsum("enm,bem->ben", chi2.root.values, chi2.resampled.values)
+    resampled /= resampled.std(0, ddof=1)
     steps = resampled.reshape(len(resampled), -1) @ best.slopes @ best.covariance
     return Joint(best.theta, np.cov(steps.T))
 
