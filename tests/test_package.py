@@ -122,8 +122,8 @@ MAY_IMPORT = {
 CONFINED = {
     "matplotlib": {"analysis.plot", "cli.__init__"},  # the command line imports it without the user's settings
     "arviz": {"generative.result_groups", "analysis", "cli"},
-    "xarray": {"results", "classical.fit", "classical.result_groups", "generative.sample", "generative.result_groups"}
-    | {"generative.model", "analysis", "cli"},
+    "xarray": {"results", "classical.fit", "classical.joint", "classical.result_groups", "generative.sample"}
+    | {"generative.model", "generative.result_groups", "analysis", "cli"},
     "astropy": {"base.constants", "stars", "dynamics", "cli"},
     "click": {"cli"},
 }

@@ -44,7 +44,7 @@ DERIVED = {
     "kappa": (r"\kappa", "km/s/kpc"),
     "nu": (r"\nu", "km/s/kpc"),
 }
-SCHEMA = 3
+SCHEMA = 4
 KINDS = {"classical": "classical fit", "posterior": "posterior"}
 # what each group of a result holds; docs/results.md lists their variables
 GROUPS = {
