@@ -8,7 +8,8 @@ averaged over the noise, is where posteriors are centred on average (otibayes/ge
 truth, by one Newton step and in sigmas of the curvature, is bias: of the prior of the field and of the actions, free of
 the luck of one catalogue. Fields other than the catalogue's own (saturating) have the same gradients and amplitudes,
 and other shapes. Catalogues: a number is a seed of benchmarks/posterior_recovery.py; heavy has m_disk 1.35 and h_z 0.41
-kpc, near the least halo; beams has pencil beams as its footprint.
+kpc, near the least halo; beams has pencil beams as its footprint; far has stars to 4 kpc, and errors-8 Gaia's errors
+and stars to 4 kpc whose parallax is more than 8 times its error, and so on.
 
 With --noises, the noise is dealt out to the stars anew so many times, and the posterior of theta at the same
 hyperparameters is found by importance sampling on a response surface. It prints how often intervals hold the truth, and
@@ -46,9 +47,13 @@ from otibayes.stars.labels import LABELS
 from otibayes.stars.preparation import prepare_stars
 
 STUDY = 2022  # the catalogues of posterior_recovery.py
-OTHERS = {
-    "heavy": (101, oti.Parameters(1.35, 0.41, 15.0, 8.5), "all-sky"),
-    "beams": (102, oti.Parameters(1.1, 0.32, 15.0, 8.5), "pencil-beams"),
+ERRORS = {"gaia_errors": True, "d_max": 4.0}
+# seed, truth, options of `oti.mock`, least parallax over its error
+OTHERS: dict[str, tuple[int, oti.Parameters, dict, float]] = {
+    "heavy": (101, oti.Parameters(1.35, 0.41, 15.0, 8.5), {}, 0.0),
+    "beams": (102, oti.Parameters(1.1, 0.32, 15.0, 8.5), {"footprint": "pencil-beams"}, 0.0),
+    "far": (103, oti.Parameters(1.1, 0.32, 15.0, 8.5), {"d_max": 4.0}, 0.0),
+    **{f"errors-{least}": (103, oti.Parameters(1.1, 0.32, 15.0, 8.5), ERRORS, least) for least in (20, 8)},
 }
 SPREAD = 0.3  # of the unbounded hyperparameters for which a basis is made, as in a run
 SIGMAS, DEGREE, PROPOSALS = 5.0, 4, 3000  # of the surface for --noises, and draws from a wider Gaussian
@@ -134,7 +139,7 @@ def with_other_noises(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fields", default="saturating,exponential,logarithmic,root", help=", ".join(FIELDS))
-    parser.add_argument("--catalogues", default="1,2,heavy,beams")
+    parser.add_argument("--catalogues", default="1,2,heavy,beams", help=f"Seeds, or {', '.join(OTHERS)}.")
     parser.add_argument("--stars", type=int, default=20000)
     parser.add_argument("--elements", type=int, default=len(LABELS))
     parser.add_argument("--noises", type=int, default=0)
@@ -143,10 +148,13 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     print("field        catalogue functions  bias [sigma]: m_disk, h_z, z_sun, vz_sun   sigmas [-, kpc, pc, km/s]")
     for name in options.catalogues.split(","):
-        seed, theta, footprint = OTHERS[name] if name in OTHERS else (int(name), truth_of(int(name), STUDY), "all-sky")
+        seed, theta, mock, least = OTHERS[name] if name in OTHERS else (int(name), truth_of(int(name), STUDY), {}, 0.0)
         truth, file = np.array(theta), options.folder / f"stars-{name}-{options.stars}.fits"
         if not file.exists():
-            oti.write_table(oti.mock(options.stars, seed, theta, footprint=footprint), file)
+            table = oti.mock(options.stars, seed, theta, **mock)
+            if least:
+                table = table[np.asarray(table["parallax"]) > least * np.asarray(table["parallax_error"])]
+            oti.write_table(table, file)
         stars, table = oti.read_stars(file), Table.read(file)
         names = list(LABELS)[: options.elements]
         noise = np.stack([stars.abundances[name] for name in names], 1) - field_of(table, "saturating", names)

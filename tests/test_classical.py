@@ -396,7 +396,8 @@ def test_joint_chi2_is_the_minimum_of_the_sum_and_knows_that_elements_share_nois
         np.testing.assert_allclose(joint.mean / unit, expected[0] / unit, atol=1e-3)
         narrower = inverse[0] @ np.cov(each[0, 1:].T)
         np.testing.assert_allclose(narrower, np.eye(4) * narrower[0, 0], atol=1e-3)
-        np.testing.assert_allclose(joint.covariance / square, np.cov(expected[1:].T) / narrower[0, 0] / square, atol=1e-4)
+        scatter = np.cov(expected[1:].T) / narrower[0, 0]
+        np.testing.assert_allclose(joint.covariance / square, scatter / square, atol=1e-4)
     np.testing.assert_allclose(joint.covariance / square, np.linalg.inv(inverse[0]) / square, atol=1e-4)
 
 
