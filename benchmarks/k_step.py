@@ -77,7 +77,7 @@ def main() -> None:
 
     surfaces = timed("surfaces", lambda: fit(statistic, starts=1))
     plain_settings = replace(statistic, settings=replace(settings, surface=False))
-    plain = timed("plain Nelder-Mead", lambda: fit(plain_settings, Store(options.folder), starts=0))
+    plain = timed("plain Nelder-Mead", lambda: fit(plain_settings, Store(options.folder), starts=1))
     optimum, jacobian = surfaces.optimum[0], surfaces.valley.jacobian[0]
     at_optimum = statistic(optimum).series[:, 0, 1:4]
 
