@@ -17,7 +17,7 @@ from otibayes.base.parameters import TABLE, Parameters
 from otibayes.base.response_surface import Region, Surface
 from otibayes.base.response_surface import fit as fit_surface
 from otibayes.base.store import Store
-from otibayes.classical.chi2 import fit_element, minimise_chi2, p_value, profile, weight
+from otibayes.classical.chi2 import fit_element, interval, minimise_chi2, p_value, weight
 from otibayes.classical.fit import fit
 from otibayes.classical.joint import joint_chi2, joint_gls, joint_product
 from otibayes.classical.local_mean import deviation
@@ -327,7 +327,7 @@ def test_chi2_is_unbiased_and_its_errors_and_value_are_right():
         bootstrap.append(np.std([m.theta for m in minima[1:]], 0) / np.sqrt(np.diag(minima[0].covariance)))
         assert all(m.converged for m in minima)
         # where statistics are linear a profile is a parabola, as wide as the curvature says
-        found = found._replace(interval=profile(found, TABLE))
+        found = found._replace(interval=interval(found, TABLE))
         sides = (found.interval - minima[0].theta[:, None]) / np.sqrt(np.diag(minima[0].covariance))[:, None]
         np.testing.assert_allclose(sides, np.broadcast_to([-1, 1], (4, 2)), rtol=0.02)
         # and chi^2 rises as the curvature's squared distance, wherever theta is in the region
@@ -352,7 +352,7 @@ def test_an_interval_is_open_where_its_end_is_outside_the_region():
     steep[1] *= 20
     rows = 0.3 * noise * (np.arange(101) > 0)[:, None] + ((points - START) / unit @ steep.T)[:, None]
     surface = Surface(region, fit_surface(region, 1, points, rows), 1)
-    found = profile(fit_element(surface, START[None], TABLE), TABLE)
+    found = interval(fit_element(surface, START[None], TABLE), TABLE)
     assert np.isnan(found[[0, 2, 3]]).all() and np.isfinite(found[1]).all()
 
 
@@ -398,6 +398,8 @@ def test_joint_chi2_is_the_minimum_of_the_sum_and_knows_that_elements_share_nois
         np.testing.assert_allclose(narrower, np.eye(4) * narrower[0, 0], atol=1e-3)
         scatter = np.cov(expected[1:].T) / narrower[0, 0]
         np.testing.assert_allclose(joint.covariance / square, scatter / square, atol=1e-4)
+        ends = joint.mean[:, None] + np.array([-1, 1]) * np.sqrt(np.diag(joint.covariance))[:, None]
+        np.testing.assert_allclose(joint.interval / unit[:, None], ends / unit[:, None], atol=1e-3)
     np.testing.assert_allclose(joint.covariance / square, np.linalg.inv(inverse[0]) / square, atol=1e-4)
 
 

@@ -38,14 +38,15 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
 
     Columns: `unit`. Equation 8, whose errors are across its valley only: `eq8_mean`, `eq8_sd` (joint constraint of the
     elements: generalised least squares with enough bootstraps, else the product of Gaussians). chi^2: `chi2_mean`,
-    `chi2_sd` (joint, generalised least squares), and for each element `chi2_ELEMENT` with the 68% profile interval
-    `chi2_ELEMENT_low`, `chi2_ELEMENT_high`; NaN where there is none. `posterior_mean`, `posterior_sd`, `low_95`,
-    `high_95` (2.5% and 97.5%). `difference_sigma`: joint chi^2 less posterior over the root of the summed variances;
-    most stars are common to both, so that it is no test of significance. `pull`: how far the posterior is off on
-    average, in sigma, were its own answer the truth (docs/generative.md). `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN
-    where unknown; `eq8_product_mean`, `eq8_product_sd`; `eq8_ELEMENT_mean`, `eq8_ELEMENT_sd` of the bootstraps; `note`,
-    where chi^2 and the posterior are far apart, equation 8 is ill-determined, or the pull is large. Joint derived
-    quantities are to first order. `table.attrs["eq8"]` names the joint constraint.
+    `chi2_sd` (joint, first order) and the 68% profile interval `chi2_low_68`, `chi2_high_68`; likewise for each element
+    `chi2_ELEMENT`, `chi2_ELEMENT_low`, `chi2_ELEMENT_high`; NaN where there is none. `posterior_mean`, `posterior_sd`,
+    `low_95`, `high_95` (2.5% and 97.5%). `difference_sigma`: joint chi^2 less posterior over the root of the summed
+    variances, of chi^2 that of its interval on the side of the posterior; most stars are common to both, so that it is
+    no test of significance. `pull`: how far the posterior is off on average, in sigma, were its own answer the truth
+    (docs/generative.md). `r_hat`, `ess_bulk`, `ess_tail`; `truth`, NaN where unknown; `eq8_product_mean`,
+    `eq8_product_sd`; `eq8_ELEMENT_mean`, `eq8_ELEMENT_sd` of the bootstraps; `note`, where chi^2 and the posterior are
+    far apart, equation 8 is ill-determined, or the pull is large. Joint derived quantities are to first order.
+    `table.attrs["eq8"]` names the joint constraint.
 
     Raises `InputError` where an argument is not such a result, or the mass models differ.
     """
@@ -65,10 +66,13 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
         row: dict[str, Any] = {"unit": draws[name].attrs.get("units", "")}
         row["eq8_mean"], row["eq8_sd"] = joint.get(combination, {}).get(name, unknown)
         mean, sd = row["chi2_mean"], row["chi2_sd"] = joint.get("chi2", {}).get(name, unknown)
+        low, high = row["chi2_low_68"], row["chi2_high_68"] = _chi2_interval(classical, name)
         row |= _chi2_of_elements(classical, name)
         row |= {"posterior_mean": values.mean(), "posterior_sd": values.std(ddof=1)}
         row["low_95"], row["high_95"] = np.quantile(values, [0.025, 0.975])
-        row["difference_sigma"] = (mean - values.mean()) / np.hypot(sd, values.std(ddof=1))
+        side = mean - low if values.mean() < mean else high - mean
+        width = side if np.isfinite(side) else sd
+        row["difference_sigma"] = (mean - values.mean()) / np.hypot(width, values.std(ddof=1))
         row["pull"] = pulls.get(name, np.nan)
         row |= _diagnostics(draws[name])
         row["truth"] = truth.get(name, np.nan)
@@ -87,6 +91,15 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
     table.attrs = {"eq8": combination}
     return table
+
+
+def _chi2_interval(classical: "xr.DataTree", name: str) -> tuple[float, float]:
+    """The 68% interval of the joint chi^2, of a parameter; NaN else."""
+    joint = classical["joint"].dataset if "joint" in classical.children else None
+    if joint is None or "chi2" not in joint.combination.values or name not in joint.parameter.values:
+        return np.nan, np.nan
+    low, high = joint.interval.sel(combination="chi2", parameter=name).values
+    return float(low), float(high)
 
 
 def _chi2_of_elements(classical: "xr.DataTree", name: str) -> dict[str, float]:
@@ -305,13 +318,12 @@ def summary(table: "pd.DataFrame") -> str:
     elements = [column[len("chi2_") : -len("_low")] for column in table if column.endswith("_low")]
     if elements:
         rows = table[table[[f"chi2_{element}_low" for element in elements]].notna().any(axis=1)]
-        cells = {
-            element: [
-                f"{row[f'chi2_{element}']:.4g} ({row[f'chi2_{element}_low']:.4g}, {row[f'chi2_{element}_high']:.4g})"
-                for _, row in rows.iterrows()
-            ]
-            for element in elements
-        }
-        lines += ["chi^2 of each element, with 68% profile intervals (nan: open within the bounds)"]
-        lines.append(pd.DataFrame(cells, index=rows.index.rename(None)).to_string())
+
+        def cells(mean: str, low: str, high: str) -> list[str]:
+            return [f"{row[mean]:.4g} ({row[low]:.4g}, {row[high]:.4g})" for _, row in rows.iterrows()]
+
+        columns = {"all": cells("chi2_mean", "chi2_low_68", "chi2_high_68")}
+        columns |= {e: cells(f"chi2_{e}", f"chi2_{e}_low", f"chi2_{e}_high") for e in elements}
+        lines += ["chi^2 of all elements and of each, with 68% profile intervals (nan: open within the bounds)"]
+        lines.append(pd.DataFrame(columns, index=rows.index.rename(None)).to_string())
     return "\n".join([*lines, *(f"{name}: {note}" for name, note in table.note.items() if note)])

@@ -97,10 +97,20 @@ def _answers(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 def _rows(table: "pd.DataFrame") -> Iterator[dict[str, Any]]:
     for name, row in table.iterrows():
-        answers = [_rounded(row[f"{key}_mean"], row[f"{key}_sd"]) for key, _ in _answers(table)]
+        answers = [_shown(row, key) for key, _ in _answers(table)]
         low, high = (_rounded(row[end], row["posterior_sd"]).mean for end in ("low_95", "high_95"))
         truth = "" if np.isnan(row["truth"]) else _rounded(row["truth"], row["posterior_sd"]).mean
         yield {"name": name, "unit": row["unit"], "answers": answers, "low": low, "high": high, "truth": truth}
+
+
+def _shown(row: "pd.Series", key: str) -> str:
+    """An answer with its sd, or with its 68% interval where both ends are known."""
+    mean, sd = _rounded(row[f"{key}_mean"], row[f"{key}_sd"])
+    ends = [row.get(f"{key}_{side}_68", np.nan) for side in ("low", "high")]
+    if np.isfinite(ends).all():
+        low, high = (_rounded(end, row[f"{key}_sd"]).mean for end in ends)
+        return f"{mean} ({low} to {high})"
+    return f"{mean} ± {sd}"
 
 
 def _rounded(mean: float, sd: float) -> _Answer:

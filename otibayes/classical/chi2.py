@@ -23,7 +23,9 @@ from .statistic import BINNED
 __all__ = [
     "USED",
     "Chi2Element",
+    "Chi2Minimum",
     "fit_element",
+    "interval",
     "minimise_chi2",
     "p_value",
     "possible",
@@ -45,7 +47,7 @@ class _Weight(NamedTuple):
     goodness: float
 
 
-class _Chi2Minimum(NamedTuple):
+class Chi2Minimum(NamedTuple):
     """`theta` (d,), `value` of chi^2, `converged`; `slopes` (n, d) of the weighted statistics there, by theta, and the
     `covariance` (d, d) of theta from them."""
 
@@ -61,7 +63,7 @@ class Chi2Element(NamedTuple):
     all stars and those of the resamples, `resampled` (B, n), their `weight`, and the profile `interval` (d, 2); the
     `surface` of all."""
 
-    minima: list[_Chi2Minimum]
+    minima: list[Chi2Minimum]
     statistics: np.ndarray
     resampled: np.ndarray
     weight: _Weight
@@ -102,7 +104,7 @@ def minimise_chi2(
     root: np.ndarray,
     start: np.ndarray,
     table: Sequence[Parameter],
-) -> _Chi2Minimum:
+) -> Chi2Minimum:
     """Minimise chi^2 of statistics `function(theta)` (n,) less `target` (n,), within the bounds of the table.
 
     chi^2 is the square of `root` (n, n) times the difference. `function` must be finite everywhere within them.
@@ -119,7 +121,7 @@ def minimise_chi2(
         xtol=1e-6,
     )
     covariance = np.linalg.pinv(found.jac.T @ found.jac, hermitian=True) * np.outer(unit, unit)
-    return _Chi2Minimum(found.x * unit, 2 * float(found.cost), bool(found.success), found.jac / unit, covariance)
+    return Chi2Minimum(found.x * unit, 2 * float(found.cost), bool(found.success), found.jac / unit, covariance)
 
 
 def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]) -> Chi2Element:
@@ -142,25 +144,39 @@ def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]
     return Chi2Element([best, *minima], centre, resampled, chosen, surface, np.full((len(table), 2), np.nan))
 
 
-def profile(element: Chi2Element, table: Sequence[Parameter]) -> np.ndarray:
-    """68% intervals (d, 2) of each parameter, by MINOS: where chi^2, minimised over the others, has risen by 1.
+def interval(element: Chi2Element, table: Sequence[Parameter]) -> np.ndarray:
+    """68% profile interval (d, 2) of each parameter from one element's chi^2."""
+    function, root = _function(element.surface, 0), element.weight.root
+    region = element.surface.region
+    return profile(lambda x: root @ function(x), element.minima[0], table, lambda x: distance(region, x) <= 1)
 
-    They follow a valley that bends, as the curvature at the minimum does not. NaN on a side where chi^2 does not rise
-    so far within the bounds and the region of the surface.
+
+def profile(
+    weighted: Callable[[np.ndarray], np.ndarray],
+    best: Chi2Minimum,
+    table: Sequence[Parameter],
+    inside: Callable[[np.ndarray], Any],
+    rises: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Interval (d, 2) of each parameter, by MINOS: where chi^2, the square of `weighted(theta)` (n,), minimised over
+    the other parameters, is above its minimum `best` by 1, or by `rises` (d,).
+
+    It follows a valley that bends, as the curvature at the minimum does not. NaN on a side where chi^2 does not rise so
+    far within the bounds and where `inside(theta)` holds.
     """
-    function, root, best = _function(element.surface, 0), element.weight.root, element.minima[0]
 
-    def found(**fixed: float) -> Minuit:
+    def found(rise: float, **fixed: float) -> Minuit:
         start = [fixed.get(p.name, value) for p, value in zip(table, best.theta, strict=True)]
-        minuit = Minuit(lambda x: float(((root @ function(x)) ** 2).sum()), start, name=[p.name for p in table])
+        minuit = Minuit(lambda x: float((weighted(x) ** 2).sum()) / rise, start, name=[p.name for p in table])
         minuit.errordef = Minuit.LEAST_SQUARES
         for p, sd, unit in zip(table, np.sqrt(np.diag(best.covariance)), scales(table), strict=True):
             minuit.limits[p.name], minuit.errors[p.name] = (p.low, p.high), np.clip(sd, 1e-3 * unit, unit)
             minuit.fixed[p.name] = p.name in fixed
         return minuit.migrad()
 
-    minuit, ends = found(), np.full((len(table), 2), np.nan)
-    for i, p in enumerate(table):
+    ends = np.full((len(table), 2), np.nan)
+    for i, (p, rise) in enumerate(zip(table, np.ones(len(table)) if rises is None else rises, strict=True)):
+        minuit = found(rise)
         try:
             minuit.minos(p.name)
         except RuntimeError:  # MIGRAD has not converged
@@ -168,7 +184,7 @@ def profile(element: Chi2Element, table: Sequence[Parameter]) -> np.ndarray:
         error = minuit.merrors[p.name]
         for side, (valid, step) in enumerate(((error.lower_valid, error.lower), (error.upper_valid, error.upper))):
             end = minuit.values[p.name] + step
-            if valid and distance(element.surface.region, np.array(found(**{p.name: end}).values)) <= 1:
+            if valid and inside(np.array(found(rise, **{p.name: end}).values)):
                 ends[i, side] = end
     return ends
 

@@ -11,11 +11,13 @@ from ..base.errors import InputError
 from ..base.response_surface import Region, reader
 from ..dynamics import MassModel, derived_quantities
 from ..results.schema import derived_of
-from .chi2 import minimise_chi2
+from .chi2 import Chi2Minimum, minimise_chi2, profile
 
 __all__ = [
     "MARK",
+    "ElementsChi2",
     "Joint",
+    "elements_chi2",
     "joint_chi2",
     "joint_constraints",
     "joint_gls",
@@ -27,10 +29,12 @@ MARK = "errors across its valley only"  # stands beside every number from equati
 
 
 class Joint(NamedTuple):
-    """A Gaussian over theta: `mean` (d,) and `covariance` (d, d), in the parameters' units."""
+    """The `mean` (d,) or best theta and its `covariance` (d, d), in the parameters' units; the 68% `interval` (d, 2)
+    of each parameter, where it is not symmetric."""
 
     mean: np.ndarray
     covariance: np.ndarray
+    interval: np.ndarray | None = None
 
 
 def joint_product(replicates: np.ndarray) -> Joint:
@@ -77,10 +81,24 @@ def weighted_statistics(chi2: xr.Dataset, nearest: bool = False) -> list[Callabl
     return [function(chi2.isel(element=e)) for e in range(chi2.sizes["element"])]
 
 
-def joint_chi2(chi2: xr.Dataset, model: MassModel) -> Joint:
-    """Minimum of the sum of the elements' chi^2, from a result's `chi2`.
+class ElementsChi2(NamedTuple):
+    """The sum of the elements' chi^2: `weighted(theta)` (E n,), whose squares add up to it, defined everywhere; the
+    `minimum`, whose covariance takes elements as independent; the `covariance` (d, d) that does not."""
 
-    The sum weights the elements as if they were independent. The covariance does not: it is that of the minima of the
+    weighted: Callable[[np.ndarray], np.ndarray]
+    minimum: Chi2Minimum
+    covariance: np.ndarray
+
+    @property
+    def rises(self) -> np.ndarray:
+        """By how much the sum rises one sigma from its minimum, along the profile of each parameter, (d,)."""
+        return np.diag(self.covariance) / np.diag(self.minimum.covariance)
+
+
+def elements_chi2(chi2: xr.Dataset, model: MassModel) -> ElementsChi2:
+    """Sum of the elements' chi^2 from a result's `chi2`.
+
+    It weights the elements as if they were independent. The covariance does not: it is that of the minima of the
     resamples, the same for all elements, to first order; wider as that of each element is, for weights that are noisy.
     """
     functions = weighted_statistics(chi2, nearest=True)
@@ -95,7 +113,22 @@ def joint_chi2(chi2: xr.Dataset, model: MassModel) -> Joint:
     resampled = np.einsum("enm,bem->ben", chi2.root.values, chi2.resampled.values)
     resampled /= resampled.std(0, ddof=1)
     steps = resampled.reshape(len(resampled), -1) @ best.slopes @ best.covariance
-    return Joint(best.theta, np.cov(steps.T))
+    return ElementsChi2(together, best, np.cov(steps.T))
+
+
+def joint_chi2(chi2: xr.Dataset, model: MassModel) -> Joint:
+    """Minimum of the sum of the elements' chi^2, from a result's `chi2`, with profile intervals.
+
+    The rise at the ends of the intervals is the ratio of two variances of a parameter, that of the resamples and that
+    of independent elements (Chandler & Bate 2007), not 1.
+    """
+    found, strict = elements_chi2(chi2, model), weighted_statistics(chi2)
+
+    def inside(theta: np.ndarray) -> bool:
+        return all(np.isfinite(function(theta)).all() for function in strict)
+
+    ends = profile(found.weighted, found.minimum, model.parameters, inside, found.rises)
+    return Joint(found.minimum.theta, found.covariance, ends)
 
 
 def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset | None = None) -> xr.Dataset | None:
@@ -134,14 +167,22 @@ def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset
         for i, joint in enumerate(found.values())
     ]
     covariance = np.stack([joint.covariance for joint in found.values()])
+    symmetric = means[..., None] + np.array([-1, 1]) * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))[..., None]
+    intervals = [
+        one if joint.interval is None else joint.interval for joint, one in zip(found.values(), symmetric, strict=True)
+    ]
     return xr.Dataset(
         {
             "mean": (("combination", "parameter"), means),
+            "interval": (("combination", "parameter", "side"), np.stack(intervals), {"long_name": "68%"}),
             "covariance": (("combination", "parameter", "parameter_2"), covariance),
             "derived_mean": (("combination", "derived"), values),
             "derived_sd": (("combination", "derived"), np.where(possible[:, None], np.array(sd), np.nan)),
             "possible": ("combination", possible),
         },
-        {"combination": list(found), "parameter": parameter, "parameter_2": parameter, "derived": list(derived)},
+        {
+            **{"combination": list(found), "parameter": parameter, "parameter_2": parameter},
+            **{"derived": list(derived), "side": ["low", "high"]},
+        },
         {"long_name": f"joint constraints of all elements; product and gls: equation 8, {MARK}"},
     )
