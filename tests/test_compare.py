@@ -51,9 +51,11 @@ def make_classical(combinations=("product", "gls", "chi2"), possible=True):
     over = ("chain", "draw", "element")
     number = len(combinations)
     scale = np.array([0.5, 1.0, 2.0])[:number]
+    means = MEAN + scale[:, None] * [0.1, 0.02]
     joint = xr.Dataset(
         {
-            "mean": (("combination", "parameter"), MEAN + scale[:, None] * [0.1, 0.02]),
+            "mean": (("combination", "parameter"), means),
+            "interval": (("combination", "parameter", "side"), means[..., None] + [[-0.3, 0.1], [np.nan, 0.1]]),
             "covariance": (("combination", "parameter", "parameter_2"), scale[:, None, None] * COVARIANCE),
             "derived_mean": (("combination", "derived"), np.full((number, 1), 0.33 if possible else np.nan)),
             "derived_sd": (("combination", "derived"), np.full((number, 1), 0.05)),
@@ -104,7 +106,11 @@ def test_table(posterior):
     assert np.isfinite(table.chi2_MG_FE["Sigma_1p1"]) and np.isnan(table.chi2_MG_FE_low["Sigma_1p1"])
     assert row.posterior_mean == pytest.approx(draws.mean()) and row.posterior_sd == pytest.approx(draws.std(ddof=1))
     assert [row.low_95, row.high_95] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
-    assert row.difference_sigma == pytest.approx((1.2 - draws.mean()) / np.hypot(0.1 * np.sqrt(2), draws.std(ddof=1)))
+    assert [row.chi2_low_68, row.chi2_high_68] == pytest.approx([0.9, 1.3]) and np.isnan(table.chi2_low_68["h_z"])
+    assert row.difference_sigma == pytest.approx((1.2 - draws.mean()) / np.hypot(0.3, draws.std(ddof=1)))
+    h_z = posterior["posterior"]["h_z"].values
+    sd = np.hypot(table.chi2_sd["h_z"], h_z.std(ddof=1))  # open on that side
+    assert table.difference_sigma["h_z"] == pytest.approx((table.chi2_mean["h_z"] - h_z.mean()) / sd)
     assert row.r_hat == pytest.approx(1, abs=0.02) and row.ess_bulk > 500 and row.ess_tail > 400
     assert row.truth == 1.1 and np.isnan(table.truth["Sigma_1p1"]) and table.unit["h_z"] == "kpc"
     replicates = make_classical()["posterior"]["m_disk"].sel(element="FE_H").values

@@ -65,6 +65,7 @@ def test_it_says_what_a_reader_asks(html):
     page = Page(html)
     for part in ("MG_FE, FE_H", "3 stars", "Sigma_1p1", "Msun/pc^2", "1.1", "across its valley only", "R-hat"):
         assert part in page.said, part
+    assert "1.20 (0.90 to 1.30)" in page.said  # chi^2 with its interval
     for part in ("12", "FE_H <missing>", "otibayes compare a.nc b.nc", "output = '<here>'", "9.8.7", "ill-determined"):
         assert part in page.said, part
     assert len(page.alternatives) == 2 and all(page.alternatives)

@@ -156,7 +156,7 @@ def profile(
     best: Chi2Minimum,
     table: Sequence[Parameter],
     inside: Callable[[np.ndarray], Any],
-    rises: Sequence[float] | None = None,
+    rises: np.ndarray | None = None,
 ) -> np.ndarray:
     """Interval (d, 2) of each parameter, by MINOS: where chi^2, the square of `weighted(theta)` (n,), minimised over
     the other parameters, is above its minimum `best` by 1, or by `rises` (d,).
