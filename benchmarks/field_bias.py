@@ -8,8 +8,8 @@ averaged over the noise, is where posteriors are centred on average (otibayes/ge
 truth, by one Newton step and in sigmas of the curvature, is bias: of the prior of the field and of the actions, free of
 the luck of one catalogue. Fields other than the catalogue's own (saturating) have the same gradients and amplitudes,
 and other shapes. Catalogues: a number is a seed of benchmarks/posterior_recovery.py; heavy has m_disk 1.35 and h_z 0.41
-kpc, near the least halo; beams has pencil beams as its footprint; far has stars to 4 kpc, and errors-8 Gaia's errors
-and stars to 4 kpc whose parallax is more than 8 times its error, and so on.
+kpc, near the least halo; beams has pencil beams as its footprint; errors-8 has Gaia's errors, and of its stars those to
+4 kpc whose parallax is more than 8 times its error; errors-8:104 is the same of another seed.
 
 With --noises, the noise is dealt out to the stars anew so many times, and the posterior of theta at the same
 hyperparameters is found by importance sampling on a response surface. It prints how often intervals hold the truth, and
@@ -47,14 +47,16 @@ from otibayes.stars.labels import LABELS
 from otibayes.stars.preparation import prepare_stars
 
 STUDY = 2022  # the catalogues of posterior_recovery.py
-ERRORS = {"gaia_errors": True, "d_max": 4.0}
 # seed, truth, options of `oti.mock`, least parallax over its error
 OTHERS: dict[str, tuple[int, oti.Parameters, dict, float]] = {
     "heavy": (101, oti.Parameters(1.35, 0.41, 15.0, 8.5), {}, 0.0),
     "beams": (102, oti.Parameters(1.1, 0.32, 15.0, 8.5), {"footprint": "pencil-beams"}, 0.0),
-    "far": (103, oti.Parameters(1.1, 0.32, 15.0, 8.5), {"d_max": 4.0}, 0.0),
-    **{f"errors-{least}": (103, oti.Parameters(1.1, 0.32, 15.0, 8.5), ERRORS, least) for least in (20, 8)},
+    **{
+        f"errors-{least}": (103, oti.Parameters(1.1, 0.32, 15.0, 8.5), {"gaia_errors": True, "d_max": 6.0}, least)
+        for least in (20, 8)
+    },
 }
+FARTHEST = 4.0  # kpc by parallax, of catalogues with errors of parallaxes, whose stars reach farther
 SPREAD = 0.3  # of the unbounded hyperparameters for which a basis is made, as in a run
 SIGMAS, DEGREE, PROPOSALS = 5.0, 4, 3000  # of the surface for --noises, and draws from a wider Gaussian
 WIDER, LEVELS = 1.6, (0.5, 0.68, 0.9)
@@ -148,12 +150,14 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     print("field        catalogue functions  bias [sigma]: m_disk, h_z, z_sun, vz_sun   sigmas [-, kpc, pc, km/s]")
     for name in options.catalogues.split(","):
-        seed, theta, mock, least = OTHERS[name] if name in OTHERS else (int(name), truth_of(int(name), STUDY), {}, 0.0)
+        kind, _, other = name.partition(":")
+        seed, theta, mock, least = OTHERS[kind] if kind in OTHERS else (int(kind), truth_of(int(kind), STUDY), {}, 0.0)
         truth, file = np.array(theta), options.folder / f"stars-{name}-{options.stars}.fits"
         if not file.exists():
-            table = oti.mock(options.stars, seed, theta, **mock)
+            table = oti.mock(options.stars, int(other or seed), theta, **mock)
             if least:
-                table = table[np.asarray(table["parallax"]) > least * np.asarray(table["parallax_error"])]
+                parallax = np.asarray(table["parallax"])
+                table = table[parallax > np.maximum(least * np.asarray(table["parallax_error"]), 1 / FARTHEST)]
             oti.write_table(table, file)
         stars, table = oti.read_stars(file), Table.read(file)
         names = list(LABELS)[: options.elements]
