@@ -1,7 +1,7 @@
 """How far what the model assumes of the field moves theta, whatever the noise.
 
     python benchmarks/field_bias.py [--fields saturating,root] [--catalogues 1,2,heavy,beams] [--stars 20000]
-                                    [--elements 8] [--noises 0] [--folder field-bias]
+                                    [--elements 8] [--noises 0] [--expected-distances] [--folder field-bias]
 
 Of a synthetic catalogue the field is known. With the hyperparameters that are best at the truth, the maximum of ln L,
 averaged over the noise, is where posteriors are centred on average (otibayes/generative/pull.py). Its distance from the
@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--stars", type=int, default=20000)
     parser.add_argument("--elements", type=int, default=len(LABELS))
     parser.add_argument("--noises", type=int, default=0)
+    parser.add_argument("--expected-distances", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path("field-bias"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -160,6 +161,8 @@ def main() -> None:
                 table = table[parallax > np.maximum(least * np.asarray(table["parallax_error"]), 1 / FARTHEST)]
             oti.write_table(table, file)
         stars, table = oti.read_stars(file), Table.read(file)
+        if options.expected_distances:
+            stars = oti.expected_distances(stars)
         names = list(LABELS)[: options.elements]
         noise = np.stack([stars.abundances[name] for name in names], 1) - field_of(table, "saturating", names)
         for shape in options.fields.split(","):

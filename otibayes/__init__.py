@@ -14,6 +14,7 @@ _HOMES = {
     "InputError": "base.errors",
     "Parameters": "base.parameters",
     **dict.fromkeys(["Stars", "embedded_stars", "mock", "read_stars", "select", "write_table"], "stars"),
+    "expected_distances": "stars.distances",
     "prepare_stars": "stars.preparation",
     **dict.fromkeys(
         ["MILKY_WAY", "MassModel", "PhaseSpace", "action_angle", "derived_quantities", "focal_length", "phase_space"],
