@@ -100,8 +100,8 @@ def in_profiles(found: ElementsChi2, truth: np.ndarray) -> dict:
     the valley bends, and the rise above the minimum, in units where its mean should be 4."""
     best, unit = found.minimum, scales(MILKY_WAY.parameters)
     roots = []
-    for i, rise in enumerate(found.rises):
-        free = np.arange(len(truth)) != i
+    for i, axis in enumerate(np.eye(len(truth))):
+        free, rise = axis == 0, found.rise(axis)
 
         def weighted(x: np.ndarray, free: np.ndarray = free) -> np.ndarray:
             theta = truth.copy()

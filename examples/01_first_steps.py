@@ -85,7 +85,8 @@ table[
         "eq8_mean",
         "eq8_sd",
         "chi2_mean",
-        "chi2_sd",
+        "chi2_low_68",
+        "chi2_high_68",
         "posterior_mean",
         "posterior_sd",
         "low_95",
@@ -98,8 +99,8 @@ table[
 # - `eq8_mean`, `eq8_sd`: equation 8, all elements joined. It sets three numbers to zero with four
 #   parameters, so it has a valley in (m_disk, h_z). Its errors hold across that valley only. The
 #   column `note` says so where it matters.
-# - `chi2_mean`, `chi2_sd`: chi^2 of coefficients in bins of J_z, all elements joined. It has no
-#   such valley.
+# - `chi2_mean`, `chi2_low_68`, `chi2_high_68`: chi^2 of coefficients in bins of J_z, all elements
+#   joined: its minimum, and where it has risen by one sigma. It has no such valley.
 # - `posterior_mean`, `posterior_sd`: mean and standard deviation of the posterior's draws.
 # - `low_95`, `high_95`: 95% of the posterior lies between them.
 # - The first four rows are the parameters; the others follow from them.

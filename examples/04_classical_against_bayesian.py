@@ -167,7 +167,8 @@ table[
         "eq8_mean",
         "eq8_sd",
         "chi2_mean",
-        "chi2_sd",
+        "chi2_low_68",
+        "chi2_high_68",
         "posterior_mean",
         "posterior_sd",
         "difference_sigma",
@@ -183,9 +184,8 @@ oti.plot_comparison(fit, post)
 #
 # - **Equation 8 tells the width of a valley.** Its errors of m_disk and h_z are not to be compared
 #   with those of the other two. z_sun and vz_sun lie across the valley, so that their errors hold.
-# - **chi^2 has lopsided intervals, one for each element.** It uses bins of J_z, and each element
-#   alone. Its joint answer, `chi2_mean` and `chi2_sd`, takes the answers of the elements as
-#   Gaussian.
+# - **chi^2 has lopsided intervals.** It uses bins of J_z. Its joint answer is the minimum of the
+#   elements' sum, `chi2_mean`. `chi2_low_68` and `chi2_high_68` end its profile.
 # - **The posterior uses all elements at once, and each star at its own actions.** It pays with
 #   assumptions: a smooth field, Gaussian scatter, a prior. The notebook on diagnostics shows how to
 #   check them.

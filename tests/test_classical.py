@@ -17,9 +17,9 @@ from otibayes.base.parameters import TABLE, Parameters
 from otibayes.base.response_surface import Region, Surface
 from otibayes.base.response_surface import fit as fit_surface
 from otibayes.base.store import Store
-from otibayes.classical.chi2 import fit_element, interval, minimise_chi2, p_value, weight
+from otibayes.classical.chi2 import fit_element, minimise_chi2, p_value, profile, weight
 from otibayes.classical.fit import fit
-from otibayes.classical.joint import joint_chi2, joint_gls, joint_product
+from otibayes.classical.joint import elements_chi2, joint_gls, joint_product
 from otibayes.classical.local_mean import deviation
 from otibayes.classical.objective import least_squares, minimise_objective, plain_coefficients, scales
 from otibayes.classical.result_groups import chi2_group
@@ -327,7 +327,7 @@ def test_chi2_is_unbiased_and_its_errors_and_value_are_right():
         bootstrap.append(np.std([m.theta for m in minima[1:]], 0) / np.sqrt(np.diag(minima[0].covariance)))
         assert all(m.converged for m in minima)
         # where statistics are linear a profile is a parabola, as wide as the curvature says
-        found = found._replace(interval=interval(found, TABLE))
+        found = found._replace(interval=profile(found, TABLE))
         sides = (found.interval - minima[0].theta[:, None]) / np.sqrt(np.diag(minima[0].covariance))[:, None]
         np.testing.assert_allclose(sides, np.broadcast_to([-1, 1], (4, 2)), rtol=0.02)
         # and chi^2 rises as the curvature's squared distance, wherever theta is in the region
@@ -352,7 +352,7 @@ def test_an_interval_is_open_where_its_end_is_outside_the_region():
     steep[1] *= 20
     rows = 0.3 * noise * (np.arange(101) > 0)[:, None] + ((points - START) / unit @ steep.T)[:, None]
     surface = Surface(region, fit_surface(region, 1, points, rows), 1)
-    found = interval(fit_element(surface, START[None], TABLE), TABLE)
+    found = profile(fit_element(surface, START[None], TABLE), TABLE)
     assert np.isnan(found[[0, 2, 3]]).all() and np.isfinite(found[1]).all()
 
 
@@ -390,16 +390,19 @@ def test_joint_chi2_is_the_minimum_of_the_sum_and_knows_that_elements_share_nois
             elements.append(fit_element(surface, START[None], TABLE))
         groups.append((elements, chi2_group(elements, {"element": ["X", "Y"]}, MILKY_WAY, (3.0, 9.0))))
     for elements, group in groups:
-        joint, inverse = joint_chi2(group, MILKY_WAY), [np.linalg.inv(e.minima[0].covariance) for e in elements]
+        joint, inverse = elements_chi2(group, MILKY_WAY), [np.linalg.inv(e.minima[0].covariance) for e in elements]
         each = np.array([[m.theta for m in e.minima] for e in elements])
         expected = np.einsum("ij,ejk,ebk->bi", np.linalg.inv(sum(inverse)), inverse, each)  # statistics are linear
-        np.testing.assert_allclose(joint.mean / unit, expected[0] / unit, atol=1e-3)
+        np.testing.assert_allclose(joint.minimum.theta / unit, expected[0] / unit, atol=1e-3)
         narrower = inverse[0] @ np.cov(each[0, 1:].T)
         np.testing.assert_allclose(narrower, np.eye(4) * narrower[0, 0], atol=1e-3)
         scatter = np.cov(expected[1:].T) / narrower[0, 0]
         np.testing.assert_allclose(joint.covariance / square, scatter / square, atol=1e-4)
-        ends = joint.mean[:, None] + np.array([-1, 1]) * np.sqrt(np.diag(joint.covariance))[:, None]
-        np.testing.assert_allclose(joint.interval / unit[:, None], ends / unit[:, None], atol=1e-3)
+        axes = np.vstack([np.eye(4), [1.0, 0.5, 0.0, 0.0]])  # and a derived quantity
+        ends = joint.minimum.theta @ axes.T + np.outer([-1, 1], np.sqrt(np.diag(axes @ joint.covariance @ axes.T)))
+        size = np.append(unit, unit[0])[:, None]
+        intervals = joint.intervals(lambda theta, axes=axes: axes @ theta, axes, MILKY_WAY)
+        np.testing.assert_allclose(intervals / size, ends.T / size, atol=2e-3)
     np.testing.assert_allclose(joint.covariance / square, np.linalg.inv(inverse[0]) / square, atol=1e-4)
 
 

@@ -59,6 +59,7 @@ def make_classical(combinations=("product", "gls", "chi2"), possible=True):
             "covariance": (("combination", "parameter", "parameter_2"), scale[:, None, None] * COVARIANCE),
             "derived_mean": (("combination", "derived"), np.full((number, 1), 0.33 if possible else np.nan)),
             "derived_sd": (("combination", "derived"), np.full((number, 1), 0.05)),
+            "derived_interval": (("combination", "derived", "side"), np.full((number, 1, 2), [0.3, 0.4])),
             "possible": ("combination", np.full(number, possible)),
         },
         {"combination": list(combinations), "parameter": list(NAMES), "derived": ["Sigma_1p1"]},
@@ -107,6 +108,7 @@ def test_table(posterior):
     assert row.posterior_mean == pytest.approx(draws.mean()) and row.posterior_sd == pytest.approx(draws.std(ddof=1))
     assert [row.low_95, row.high_95] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
     assert [row.chi2_low_68, row.chi2_high_68] == pytest.approx([0.9, 1.3]) and np.isnan(table.chi2_low_68["h_z"])
+    assert [table.chi2_low_68["Sigma_1p1"], table.chi2_high_68["Sigma_1p1"]] == [0.3, 0.4]
     assert row.difference_sigma == pytest.approx((1.2 - draws.mean()) / np.hypot(0.3, draws.std(ddof=1)))
     h_z = posterior["posterior"]["h_z"].values
     sd = np.hypot(table.chi2_sd["h_z"], h_z.std(ddof=1))  # open on that side

@@ -38,7 +38,7 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
 
     Columns: `unit`. Equation 8, whose errors are across its valley only: `eq8_mean`, `eq8_sd` (joint constraint of the
     elements: generalised least squares with enough bootstraps, else the product of Gaussians). chi^2: `chi2_mean`,
-    `chi2_sd` (joint, first order) and the 68% profile interval `chi2_low_68`, `chi2_high_68`; likewise for each element
+    `chi2_sd` (joint, to first order) and the 68% profile interval `chi2_low_68`, `chi2_high_68`; of each element
     `chi2_ELEMENT`, `chi2_ELEMENT_low`, `chi2_ELEMENT_high`; NaN where there is none. `posterior_mean`, `posterior_sd`,
     `low_95`, `high_95` (2.5% and 97.5%). `difference_sigma`: joint chi^2 less posterior over the root of the summed
     variances, of chi^2 that of its interval on the side of the posterior; most stars are common to both, so that it is
@@ -94,12 +94,13 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
 
 
 def _chi2_interval(classical: "xr.DataTree", name: str) -> tuple[float, float]:
-    """The 68% interval of the joint chi^2, of a parameter; NaN else."""
+    """The 68% profile interval of the joint chi^2, of a parameter or derived quantity; NaN where there is none."""
     joint = classical["joint"].dataset if "joint" in classical.children else None
-    if joint is None or "chi2" not in joint.combination.values or name not in joint.parameter.values:
+    if joint is None or "chi2" not in joint.combination.values:
         return np.nan, np.nan
-    low, high = joint.interval.sel(combination="chi2", parameter=name).values
-    return float(low), float(high)
+    one = joint.sel(combination="chi2")
+    ends = one.interval.sel(parameter=name) if name in one.parameter.values else one.derived_interval.sel(derived=name)
+    return float(ends[0]), float(ends[1])
 
 
 def _chi2_of_elements(classical: "xr.DataTree", name: str) -> dict[str, float]:
@@ -299,7 +300,8 @@ def summary(table: "pd.DataFrame") -> str:
         "eq8_mean": "eq. 8*",
         "eq8_sd": "sd*",
         "chi2_mean": "chi^2",
-        "chi2_sd": "sd",
+        "chi2_low_68": "low_68",
+        "chi2_high_68": "high_68",
         "posterior_mean": "posterior",
     }
     names |= {"posterior_sd": "sd ", "low_95": "low_95", "high_95": "high_95", "difference_sigma": "diff/sigma"}
@@ -318,12 +320,13 @@ def summary(table: "pd.DataFrame") -> str:
     elements = [column[len("chi2_") : -len("_low")] for column in table if column.endswith("_low")]
     if elements:
         rows = table[table[[f"chi2_{element}_low" for element in elements]].notna().any(axis=1)]
-
-        def cells(mean: str, low: str, high: str) -> list[str]:
-            return [f"{row[mean]:.4g} ({row[low]:.4g}, {row[high]:.4g})" for _, row in rows.iterrows()]
-
-        columns = {"all": cells("chi2_mean", "chi2_low_68", "chi2_high_68")}
-        columns |= {e: cells(f"chi2_{e}", f"chi2_{e}_low", f"chi2_{e}_high") for e in elements}
-        lines += ["chi^2 of all elements and of each, with 68% profile intervals (nan: open within the bounds)"]
-        lines.append(pd.DataFrame(columns, index=rows.index.rename(None)).to_string())
+        cells = {
+            element: [
+                f"{row[f'chi2_{element}']:.4g} ({row[f'chi2_{element}_low']:.4g}, {row[f'chi2_{element}_high']:.4g})"
+                for _, row in rows.iterrows()
+            ]
+            for element in elements
+        }
+        lines += ["chi^2 of each element, with 68% profile intervals (nan: open within the bounds)"]
+        lines.append(pd.DataFrame(cells, index=rows.index.rename(None)).to_string())
     return "\n".join([*lines, *(f"{name}: {note}" for name, note in table.note.items() if note)])

@@ -25,7 +25,6 @@ __all__ = [
     "Chi2Element",
     "Chi2Minimum",
     "fit_element",
-    "interval",
     "minimise_chi2",
     "p_value",
     "possible",
@@ -144,39 +143,25 @@ def fit_element(surface: Surface, starts: np.ndarray, table: Sequence[Parameter]
     return Chi2Element([best, *minima], centre, resampled, chosen, surface, np.full((len(table), 2), np.nan))
 
 
-def interval(element: Chi2Element, table: Sequence[Parameter]) -> np.ndarray:
-    """68% profile interval (d, 2) of each parameter from one element's chi^2."""
-    function, root = _function(element.surface, 0), element.weight.root
-    region = element.surface.region
-    return profile(lambda x: root @ function(x), element.minima[0], table, lambda x: distance(region, x) <= 1)
+def profile(element: Chi2Element, table: Sequence[Parameter]) -> np.ndarray:
+    """68% intervals (d, 2) of each parameter, by MINOS: where chi^2, minimised over the others, has risen by 1.
 
-
-def profile(
-    weighted: Callable[[np.ndarray], np.ndarray],
-    best: Chi2Minimum,
-    table: Sequence[Parameter],
-    inside: Callable[[np.ndarray], Any],
-    rises: np.ndarray | None = None,
-) -> np.ndarray:
-    """Interval (d, 2) of each parameter, by MINOS: where chi^2, the square of `weighted(theta)` (n,), minimised over
-    the other parameters, is above its minimum `best` by 1, or by `rises` (d,).
-
-    It follows a valley that bends, as the curvature at the minimum does not. NaN on a side where chi^2 does not rise so
-    far within the bounds and where `inside(theta)` holds.
+    They follow a valley that bends, as the curvature at the minimum does not. NaN on a side where chi^2 does not rise
+    so far within the bounds and the region of the surface.
     """
+    function, root, best = _function(element.surface, 0), element.weight.root, element.minima[0]
 
-    def found(rise: float, **fixed: float) -> Minuit:
+    def found(**fixed: float) -> Minuit:
         start = [fixed.get(p.name, value) for p, value in zip(table, best.theta, strict=True)]
-        minuit = Minuit(lambda x: float((weighted(x) ** 2).sum()) / rise, start, name=[p.name for p in table])
+        minuit = Minuit(lambda x: float(((root @ function(x)) ** 2).sum()), start, name=[p.name for p in table])
         minuit.errordef = Minuit.LEAST_SQUARES
         for p, sd, unit in zip(table, np.sqrt(np.diag(best.covariance)), scales(table), strict=True):
             minuit.limits[p.name], minuit.errors[p.name] = (p.low, p.high), np.clip(sd, 1e-3 * unit, unit)
             minuit.fixed[p.name] = p.name in fixed
         return minuit.migrad()
 
-    ends = np.full((len(table), 2), np.nan)
-    for i, (p, rise) in enumerate(zip(table, np.ones(len(table)) if rises is None else rises, strict=True)):
-        minuit = found(rise)
+    minuit, ends = found(), np.full((len(table), 2), np.nan)
+    for i, p in enumerate(table):
         try:
             minuit.minos(p.name)
         except RuntimeError:  # MIGRAD has not converged
@@ -184,7 +169,7 @@ def profile(
         error = minuit.merrors[p.name]
         for side, (valid, step) in enumerate(((error.lower_valid, error.lower), (error.upper_valid, error.upper))):
             end = minuit.values[p.name] + step
-            if valid and inside(np.array(found(rise, **{p.name: end}).values)):
+            if valid and distance(element.surface.region, np.array(found(**{p.name: end}).values)) <= 1:
                 ends[i, side] = end
     return ends
 

@@ -1,24 +1,26 @@
 """The joint constraint of several elements."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from scipy.optimize import minimize
 
 from ..base.errors import InputError
 from ..base.response_surface import Region, reader
 from ..dynamics import MassModel, derived_quantities
 from ..results.schema import derived_of
-from .chi2 import Chi2Minimum, minimise_chi2, profile
+from .chi2 import Chi2Minimum, minimise_chi2
+from .objective import scales
 
 __all__ = [
     "MARK",
     "ElementsChi2",
     "Joint",
     "elements_chi2",
-    "joint_chi2",
     "joint_constraints",
     "joint_gls",
     "joint_product",
@@ -29,12 +31,10 @@ MARK = "errors across its valley only"  # stands beside every number from equati
 
 
 class Joint(NamedTuple):
-    """The `mean` (d,) or best theta and its `covariance` (d, d), in the parameters' units; the 68% `interval` (d, 2)
-    of each parameter, where it is not symmetric."""
+    """A Gaussian over theta: `mean` (d,) and `covariance` (d, d), in the parameters' units."""
 
     mean: np.ndarray
     covariance: np.ndarray
-    interval: np.ndarray | None = None
 
 
 def joint_product(replicates: np.ndarray) -> Joint:
@@ -82,17 +82,49 @@ def weighted_statistics(chi2: xr.Dataset, nearest: bool = False) -> list[Callabl
 
 
 class ElementsChi2(NamedTuple):
-    """The sum of the elements' chi^2: `weighted(theta)` (E n,), whose squares add up to it, defined everywhere; the
-    `minimum`, whose covariance takes elements as independent; the `covariance` (d, d) that does not."""
+    """The sum of the elements' chi^2: `weighted(theta)` (E n,), whose squares add up to it, defined everywhere, and
+    whether theta is `inside` the surfaces' regions; the `minimum`, whose covariance takes elements as independent; the
+    `covariance` (d, d) that does not."""
 
     weighted: Callable[[np.ndarray], np.ndarray]
+    inside: Callable[[np.ndarray], bool]
     minimum: Chi2Minimum
     covariance: np.ndarray
 
-    @property
-    def rises(self) -> np.ndarray:
-        """By how much the sum rises one sigma from its minimum, along the profile of each parameter, (d,)."""
-        return np.diag(self.covariance) / np.diag(self.minimum.covariance)
+    def rise(self, slope: np.ndarray) -> float:
+        """By how much the sum rises one sigma from its minimum, along the profile of a quantity with this slope (d,):
+        the ratio of its variance to that of independent elements (Chandler & Bate 2007)."""
+        return float((slope @ self.covariance @ slope) / (slope @ self.minimum.covariance @ slope))
+
+    def intervals(self, quantities: Callable[[Any], Any], slopes: np.ndarray, model: MassModel) -> np.ndarray:
+        """68% profile intervals (Q, 2) of `quantities(theta)` (Q,) with these slopes (Q, d) at the minimum: the least
+        and the largest value where the sum is less than one sigma above its minimum. NaN on a side that the bounds or
+        the region end."""
+        best, unit = self.minimum, scales(model.parameters)
+        low, high = np.array([[p.low, p.high] for p in model.parameters]).T / unit
+        ends = np.full((len(slopes), 2), np.nan)
+        for q, slope in enumerate(slopes):
+            rise, width = self.rise(slope), np.sqrt(slope @ self.covariance @ slope)
+
+            def value(x: np.ndarray, q: int = q) -> float:
+                return float(quantities(x * unit)[q])
+
+            def room(x: np.ndarray, rise: float = rise) -> float:
+                return 1 - float(np.sum(self.weighted(x * unit) ** 2) - best.value) / rise
+
+            for side, sign in enumerate((-1, 1)):
+                start = (best.theta + sign * best.covariance @ slope * rise / width) / unit
+                found = minimize(
+                    lambda x, value=value, scale=sign * width: -value(x) / scale,
+                    np.clip(start, low, high),
+                    method="SLSQP",
+                    bounds=np.stack([low, high], 1),
+                    constraints={"type": "ineq", "fun": room},
+                    options={"ftol": 1e-4},
+                )
+                if found.success and abs(room(found.x)) < 0.05 and self.inside(found.x * unit):
+                    ends[q, side] = value(found.x)
+        return ends
 
 
 def elements_chi2(chi2: xr.Dataset, model: MassModel) -> ElementsChi2:
@@ -101,34 +133,22 @@ def elements_chi2(chi2: xr.Dataset, model: MassModel) -> ElementsChi2:
     It weights the elements as if they were independent. The covariance does not: it is that of the minima of the
     resamples, the same for all elements, to first order; wider as that of each element is, for weights that are noisy.
     """
-    functions = weighted_statistics(chi2, nearest=True)
+    functions, strict = weighted_statistics(chi2, nearest=True), weighted_statistics(chi2)
     starts = np.stack([chi2[p.name].values for p in model.parameters], -1)
     identity = np.eye(len(functions) * chi2.sizes["statistic"])
 
     def together(theta: np.ndarray) -> np.ndarray:
         return np.concatenate([function(theta) for function in functions])
 
+    def inside(theta: np.ndarray) -> bool:
+        return all(np.isfinite(function(theta)).all() for function in strict)
+
     minima = [minimise_chi2(together, 0.0, identity, start, model.parameters) for start in starts]
     best = min(minima, key=lambda minimum: minimum.value)
     resampled = np.einsum("enm,bem->ben", chi2.root.values, chi2.resampled.values)
     resampled /= resampled.std(0, ddof=1)
     steps = resampled.reshape(len(resampled), -1) @ best.slopes @ best.covariance
-    return ElementsChi2(together, best, np.cov(steps.T))
-
-
-def joint_chi2(chi2: xr.Dataset, model: MassModel) -> Joint:
-    """Minimum of the sum of the elements' chi^2, from a result's `chi2`, with profile intervals.
-
-    The rise at the ends of the intervals is the ratio of two variances of a parameter, that of the resamples and that
-    of independent elements (Chandler & Bate 2007), not 1.
-    """
-    found, strict = elements_chi2(chi2, model), weighted_statistics(chi2)
-
-    def inside(theta: np.ndarray) -> bool:
-        return all(np.isfinite(function(theta)).all() for function in strict)
-
-    ends = profile(found.weighted, found.minimum, model.parameters, inside, found.rises)
-    return Joint(found.minimum.theta, found.covariance, ends)
+    return ElementsChi2(together, inside, best, np.cov(steps.T))
 
 
 def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset | None = None) -> xr.Dataset | None:
@@ -142,8 +162,9 @@ def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset
         ("product", lambda: joint_product(equation_8)),
         ("gls", lambda: joint_gls(equation_8)),
     ]
-    if chi2 is not None:
-        asked.append(("chi2", lambda: joint_chi2(chi2, model)))
+    together = None if chi2 is None else elements_chi2(chi2, model)
+    if together is not None:
+        asked.append(("chi2", lambda: Joint(together.minimum.theta, together.covariance)))
     found = {}
     for name, combine in asked:
         try:
@@ -154,30 +175,39 @@ def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset
             found[name] = joint
     if not found:
         return None
-    means = np.stack([joint.mean for joint in found.values()])
+    means, covariance = (np.stack(column) for column in zip(*found.values(), strict=True))
     low, high = np.array([[p.low, p.high] for p in model.parameters]).T
     # nothing derives from a joint mean that is not a mass model
     possible = ((means >= low) & (means <= high)).all(1)
     possible &= np.array([bool(model.allowed(model.Parameters(*mean))) for mean in means])
     derived = derived_of(means, model)
-    slopes = jax.jit(jax.vmap(jax.jacfwd(lambda t: derived_quantities(model.Parameters(*t), model))))(means)
     values = np.where(possible[:, None], np.stack(list(derived.values()), 1), np.nan)
-    sd = [
-        [np.sqrt(np.asarray(slopes[n])[i] @ joint.covariance @ np.asarray(slopes[n])[i]) for n in derived]
-        for i, joint in enumerate(found.values())
-    ]
-    covariance = np.stack([joint.covariance for joint in found.values()])
-    symmetric = means[..., None] + np.array([-1, 1]) * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))[..., None]
-    intervals = [
-        one if joint.interval is None else joint.interval for joint, one in zip(found.values(), symmetric, strict=True)
-    ]
+
+    @jax.jit
+    def of_theta(theta: Any) -> Any:
+        quantities = derived_quantities(model.Parameters(*theta), model)
+        return jnp.stack([quantities[name] for name in derived])
+
+    slopes = np.asarray(jax.jit(jax.vmap(jax.jacfwd(of_theta)))(means))  # (combination, derived, d)
+    sd = np.sqrt(np.einsum("cqi,cij,cqj->cq", slopes, covariance, slopes))
+    sd = np.where(possible[:, None], sd, np.nan)
+    width = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    intervals = means[..., None] + np.array([-1, 1]) * width[..., None]
+    derived_intervals = values[..., None] + np.array([-1, 1]) * sd[..., None]
+    if "chi2" in found and together is not None:
+        c = list(found).index("chi2")
+        intervals[c] = together.intervals(lambda theta: theta, np.eye(len(parameter)), model)
+        if possible[c]:
+            derived_intervals[c] = together.intervals(of_theta, slopes[c], model)
+    side = ("combination", "derived", "side")
     return xr.Dataset(
         {
             "mean": (("combination", "parameter"), means),
-            "interval": (("combination", "parameter", "side"), np.stack(intervals), {"long_name": "68%"}),
             "covariance": (("combination", "parameter", "parameter_2"), covariance),
+            "interval": (("combination", "parameter", "side"), intervals, {"long_name": "68%; of chi2 the profile"}),
             "derived_mean": (("combination", "derived"), values),
-            "derived_sd": (("combination", "derived"), np.where(possible[:, None], np.array(sd), np.nan)),
+            "derived_sd": (("combination", "derived"), sd),
+            "derived_interval": (side, derived_intervals, {"long_name": "68%; of chi2 the profile"}),
             "possible": ("combination", possible),
         },
         {

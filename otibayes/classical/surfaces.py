@@ -280,7 +280,7 @@ def optimise_on_surfaces(statistic: Statistic, store: Store, starts: int, checks
         jacobian=[jacobian(target.of_all_stars(), target.optima[0], table) for target in equations],
         starts=begin,
         ends=ends.reshape(E, starts, len(table)),
-        chi2=[target.found._replace(interval=chi2.interval(target.found, table)) for target in chi2s],
+        chi2=[target.found._replace(interval=chi2.profile(target.found, table)) for target in chi2s],
         report=report,
     )
 
