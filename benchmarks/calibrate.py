@@ -235,7 +235,7 @@ def figure(table: pd.DataFrame, file: Path) -> None:
 
     answers = answers_of(table)
     shown, panels = plt.subplots(
-        1, len(answers), figsize=(3.6 * len(answers), 3.6), layout="constrained", squeeze=False
+        1, len(answers), figsize=(3.6 * len(answers), 3.9), layout="constrained", squeeze=False
     )
     levels = np.linspace(0, 1, 101)
     for axes, (answer, here) in zip(panels[0], answers.items(), strict=True):
@@ -244,7 +244,7 @@ def figure(table: pd.DataFrame, file: Path) -> None:
         for name in PARAMETERS:
             axes.plot(levels, covered(here, name, levels), label=name)
         axes.set(title=f"{answer}, {len(here)} catalogues", xlabel="claimed", ylabel="share of truths held", aspect=1)
-    panels[0, -1].legend(fontsize="small", loc="lower right")
+    panels[0, 0].legend(fontsize="small", loc="lower right")
     shown.savefig(file, dpi=120)
 
 

@@ -18,7 +18,7 @@ __all__ = ["check_pair", "chi2_rise", "compare", "describe", "summary"]
 _ILL = 0.3  # a component of the flat direction (a unit vector) from which a parameter is called ill-determined
 _UNSURE = 0.05  # share of fits that failed in one way, from which it is told
 _PULL = 0.5  # posterior sigma, from which the posterior's own pull is told
-_APART = 3.0  # sigma between chi^2 and the posterior, from which it is told
+_APART = 2.0  # sigma between chi^2 and the posterior, from which it is told; rare, as both have the same stars
 _SHIFT = 0.3  # bootstrap sd: what other weights move, from which it is told
 
 
