@@ -152,7 +152,8 @@ def elements_chi2(chi2: xr.Dataset, model: MassModel) -> ElementsChi2:
 
 
 def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset | None = None) -> xr.Dataset | None:
-    """The joint constraints that B resamples allow, over parameters and, to first order, derived quantities.
+    """The joint constraints that B resamples allow, over parameters and derived quantities, the latter to first order
+    but for the profile intervals of "chi2".
 
     From replicates (E, B, d) of equation 8 the "product" and "gls", and "chi2" from a result's group. None where
     there is none.
