@@ -13,7 +13,7 @@ FARTHEST = 3.0  # kpc, by parallax
 ERROR = 0.03  # mas
 
 
-def survey(number, error=ERROR):
+def survey(number):
     """A table of so many candidate stars of a disk within 6 kpc, of those whose 1 / parallax is at most FARTHEST; and
     their true distances, heights and vertical velocities."""
     rng = np.random.default_rng(1)
@@ -34,11 +34,11 @@ def survey(number, error=ERROR):
         frame=frame,
     ).transform_to(coord.ICRS())
     true = sky.distance.to_value(u.kpc)
-    parallax = 1 / true + error * rng.normal(size=len(true))
+    parallax = 1 / true + ERROR * rng.normal(size=len(true))
     kept = parallax > 1 / FARTHEST
     columns = {"ra": sky.ra, "dec": sky.dec, "pmra": sky.pm_ra_cosdec, "pmdec": sky.pm_dec}
     table = Table({**columns, "radial_velocity": sky.radial_velocity, "parallax": parallax * u.mas})
-    table["parallax_error"] = np.full(len(true), error) * u.mas
+    table["parallax_error"] = np.full(len(true), ERROR) * u.mas
     table["FE_H"] = rng.normal(size=len(true))
     return table[kept], true[kept], np.abs(z[kept]), np.abs(v_z[kept])
 
@@ -49,7 +49,7 @@ def test_they_are_right_on_average_where_the_stars_are_and_however_they_move():
     expected = oti.expected_distances(stars)
     before, after = (np.log(true / np.asarray(one.distance)) for one in (stars, expected))
     assert before.mean() > 10 * before.std() / np.sqrt(len(true))
-    for column in (height, speed, true * 0 + np.asarray(stars.distance)):
+    for column in (height, speed, np.asarray(stars.distance)):
         third = np.digitize(column, np.quantile(column, [1 / 3, 2 / 3]))
         for q in range(3):
             some = after[third == q]

@@ -59,14 +59,14 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     parameters = posterior.attrs["parameters"].split(",")
     derived = [n for n in classical["posterior"].data_vars if n not in parameters and n in draws]
     notes, pulls = _notes(classical, combination), _pulls(posterior)
-    unknown = (np.nan, np.nan)
+    unknown = (np.nan,) * 4
     rows = {}
     for name in [*parameters, *derived]:
         values = draws[name].values
         row: dict[str, Any] = {"unit": draws[name].attrs.get("units", "")}
-        row["eq8_mean"], row["eq8_sd"] = joint.get(combination, {}).get(name, unknown)
-        mean, sd = row["chi2_mean"], row["chi2_sd"] = joint.get("chi2", {}).get(name, unknown)
-        low, high = row["chi2_low_68"], row["chi2_high_68"] = _chi2_interval(classical, name)
+        row["eq8_mean"], row["eq8_sd"], *_ = joint.get(combination, {}).get(name, unknown)
+        mean, sd, low, high = joint.get("chi2", {}).get(name, unknown)
+        row |= {"chi2_mean": mean, "chi2_sd": sd, "chi2_low_68": low, "chi2_high_68": high}
         row |= _chi2_of_elements(classical, name)
         row |= {"posterior_mean": values.mean(), "posterior_sd": values.std(ddof=1)}
         row["low_95"], row["high_95"] = np.quantile(values, [0.025, 0.975])
@@ -76,7 +76,7 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
         row["pull"] = pulls.get(name, np.nan)
         row |= _diagnostics(draws[name])
         row["truth"] = truth.get(name, np.nan)
-        row["eq8_product_mean"], row["eq8_product_sd"] = joint.get("product", {}).get(name, unknown)
+        row["eq8_product_mean"], row["eq8_product_sd"], *_ = joint.get("product", {}).get(name, unknown)
         for element, one in classical["posterior"].dataset[name].groupby("element"):
             row[f"eq8_{element}_mean"], row[f"eq8_{element}_sd"] = float(one.mean()), float(one.std(ddof=1))
         pulled = f"the posterior's own pull is {row['pull']:+.2g} sigma" if abs(row["pull"]) > _PULL else ""
@@ -93,16 +93,6 @@ def compare(classical: "xr.DataTree", posterior: "xr.DataTree") -> "pd.DataFrame
     return table
 
 
-def _chi2_interval(classical: "xr.DataTree", name: str) -> tuple[float, float]:
-    """The 68% profile interval of the joint chi^2, of a parameter or derived quantity; NaN where there is none."""
-    joint = classical["joint"].dataset if "joint" in classical.children else None
-    if joint is None or "chi2" not in joint.combination.values:
-        return np.nan, np.nan
-    one = joint.sel(combination="chi2")
-    ends = one.interval.sel(parameter=name) if name in one.parameter.values else one.derived_interval.sel(derived=name)
-    return float(ends[0]), float(ends[1])
-
-
 def _chi2_of_elements(classical: "xr.DataTree", name: str) -> dict[str, float]:
     """Each element's chi^2 optimum of a quantity, and its interval where the quantity is a parameter."""
     if "chi2" not in classical.children:
@@ -117,21 +107,19 @@ def _chi2_of_elements(classical: "xr.DataTree", name: str) -> dict[str, float]:
     return row
 
 
-def _joint(classical: "xr.DataTree") -> tuple[str, dict[str, dict[str, tuple[float, float]]]]:
-    """The joint constraint of equation 8 to show, and (mean, sd) by constraint and name."""
+def _joint(classical: "xr.DataTree") -> tuple[str, dict[str, dict[str, tuple[float, ...]]]]:
+    """The joint constraint of equation 8 to show, and (mean, sd, low, high) by constraint and name."""
     if "joint" not in classical.children:
         return "none", {}
     joint = classical["joint"].dataset
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
     for name in joint.combination.values.tolist():
         one = joint.sel(combination=name)
         sd = np.sqrt(np.diagonal(one.covariance.values))
-        pairs = zip(one.parameter.values.tolist(), one["mean"].values.tolist(), sd.tolist(), strict=True)
-        found[name] = {parameter: (mean, width) for parameter, mean, width in pairs}
-        derived = zip(
-            one.derived.values.tolist(), one.derived_mean.values.tolist(), one.derived_sd.values.tolist(), strict=True
-        )
-        found[name] |= {quantity: (mean, width) for quantity, mean, width in derived}
+        parameters = np.column_stack([one["mean"], sd, one.interval])
+        derived = np.column_stack([one.derived_mean, one.derived_sd, one.derived_interval])
+        names = [*one.parameter.values.tolist(), *one.derived.values.tolist()]
+        found[name] = dict(zip(names, map(tuple, np.vstack([parameters, derived]).tolist()), strict=True))
     return next((name for name in ("gls", "product") if name in found), "none"), found
 
 

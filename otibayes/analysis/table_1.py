@@ -65,7 +65,7 @@ def table_1(classical: "xr.DataTree", exclude: Sequence[str] = (), model: MassMo
     columns: dict[Any, dict[str, float]] = {}
     for title, elements in groups.items():
         ours = classical["chi2"].dataset.sel(element=elements) if "chi2" in classical.children else None
-        joint = joint_constraints(_replicates(classical, elements, model), model, ours)
+        joint = joint_constraints(_replicates(classical, elements, model), model, ours, profiles=False)
         if joint is None:
             continue
         for name in joint.combination.values.tolist():

@@ -151,12 +151,14 @@ def elements_chi2(chi2: xr.Dataset, model: MassModel) -> ElementsChi2:
     return ElementsChi2(together, inside, best, np.cov(steps.T))
 
 
-def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset | None = None) -> xr.Dataset | None:
+def joint_constraints(
+    equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset | None = None, profiles: bool = True
+) -> xr.Dataset | None:
     """The joint constraints that B resamples allow, over parameters and derived quantities, the latter to first order
     but for the profile intervals of "chi2".
 
     From replicates (E, B, d) of equation 8 the "product" and "gls", and "chi2" from a result's group. None where
-    there is none.
+    there is none. Without `profiles`, which take seconds, intervals of "chi2" are to first order too.
     """
     parameter = [p.name for p in model.parameters]
     asked: list[tuple[str, Callable[[], Joint]]] = [
@@ -195,7 +197,7 @@ def joint_constraints(equation_8: np.ndarray, model: MassModel, chi2: xr.Dataset
     width = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     intervals = means[..., None] + np.array([-1, 1]) * width[..., None]
     derived_intervals = values[..., None] + np.array([-1, 1]) * sd[..., None]
-    if "chi2" in found and together is not None:
+    if profiles and together is not None and "chi2" in found:
         c = list(found).index("chi2")
         intervals[c] = together.intervals(lambda theta: theta, np.eye(len(parameter)), model)
         if possible[c]:

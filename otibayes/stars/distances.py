@@ -22,7 +22,7 @@ from ..base.constants import R0, V_CIRC
 from ..base.errors import InputError
 from ..base.parallel import in_blocks
 from ..base.parameters import Parameters
-from ..dynamics.frame import galactocentric
+from ..dynamics.frame import galactocentric, heliocentric
 from .stars import Stars
 
 __all__ = ["expected_distances"]
@@ -52,18 +52,18 @@ def expected_distances(stars: Stars) -> Stars:
     distance = np.asarray(stars.distance)
     relative = np.nan_to_num(np.asarray(stars.astrometric_errors["distance"]) / distance)
     # of a normal parallax: (slope + 1) from the change of variables, 1/2 from the mean of its logarithm
-    moved = relative**2 * (_slope(np.asarray(stars.heliocentric)) + 1.5)
+    moved = relative**2 * (_slope(stars) + 1.5)
     note = f"distances are expectations given the parallaxes: ln distance moved by {np.sqrt(np.mean(moved**2)):.2g} rms"
     recorded = (*stars.provenance.settings, ("distances", "expected"))
     provenance = replace(stars.provenance, settings=recorded, notes=(*stars.provenance.notes, note))
     return replace(stars, distance=distance * np.exp(moved), provenance=provenance)
 
 
-def _slope(vectors: np.ndarray) -> np.ndarray:
-    """d ln p / d ln distance (N,) of the stars' density over ln distance, direction, proper motion and radial velocity,
-    from heliocentric vectors (N, 6)."""
-    g, slope = (np.asarray(column) for column in in_blocks(_terms, vectors))
-    distance = np.linalg.norm(vectors[:, :3], axis=1)
+def _slope(stars: Stars) -> np.ndarray:
+    """d ln p / d ln distance (N,) of the stars' density over ln distance, direction, proper motion and radial
+    velocity."""
+    g, slope = in_blocks(_terms, *stars.sky.values())
+    distance = np.asarray(stars.distance)
     inward = np.log(distance.max() / distance) / _EDGE
     weight = np.minimum(inward, 1.0)
     change = np.where(inward < 1, -1 / _EDGE, 0.0)
@@ -73,25 +73,20 @@ def _slope(vectors: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _terms(vectors: Any) -> tuple[Any, Any]:
-    """Terms g (n, K) of the slope, one constant and those of `_log_density`, and their slopes."""
+def _terms(*sky: Any) -> tuple[Any, Any]:
+    """Terms g (n, K) of the slope, one constant and those of `_log_density`, and their slopes, at `Stars.sky` (n,)."""
 
-    def of(star: Any) -> tuple[Any, Any]:
+    def of(ra: Any, dec: Any, distance: Any, *motion: Any) -> tuple[Any, Any]:
+        def density(t: Any) -> Any:
+            return _log_density(heliocentric(ra, dec, distance * jnp.exp(t), *motion))
+
         def along(t: Any) -> Any:
-            return jax.jvp(lambda t: _log_density(_moved(star, t)), (t,), (1.0,))[1]
+            return jax.jvp(density, (t,), (1.0,))[1]
 
         g, slope = jax.jvp(along, (0.0,), (1.0,))
         return jnp.append(g, 1.0), jnp.append(slope, 0.0)
 
-    return jax.vmap(of)(vectors)
-
-
-def _moved(star: Any, t: Any) -> Any:
-    """A star (6,) farther away by exp(t), at the same direction, proper motion and radial velocity."""
-    x, v = star[:3], star[3:]
-    line = x / jnp.linalg.norm(x)
-    radial = line * (v @ line)
-    return jnp.concatenate([x * jnp.exp(t), radial + (v - radial) * jnp.exp(t)])
+    return jax.vmap(of)(*sky)
 
 
 def _log_density(star: Any) -> Any:
